@@ -1,0 +1,1 @@
+"""Between the topology file and RabbitMQ: knows neither producers nor consumers."""

@@ -1,0 +1,195 @@
+"""What every command of rabbitry shares, and `rabbitry ping`.
+
+Common options, where they come from, and how data is printed: a table on a terminal, plain
+columns in a pipe, one JSON object a line with ``--json``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from broker.connection import Address
+    from broker.topology.model import Topology
+
+DEFAULT_TOPOLOGY = "topology.yaml"
+
+
+@dataclass(slots=True)
+class Session:
+    """The common options of one run of the command line; later ones win over earlier ones."""
+
+    topology: str | None = None
+    url: str | None = None
+    json: bool = False
+    debug: bool = False
+
+    @property
+    def topology_path(self) -> Path:
+        """Path of the topology file, whether it exists or not."""
+        return Path(self.topology or DEFAULT_TOPOLOGY)
+
+    def load_topology(self) -> Topology:
+        """Read the topology file. Raises TopologyError."""
+        from broker.topology import Topology
+
+        return Topology.load(self.topology_path)
+
+    def address(self, topology: Topology | None = None) -> Address:
+        """Find RabbitMQ; the virtual host is the topology's unless the URL names one.
+
+        Without a topology the file is read if it is there: its address and virtual host count.
+        """
+        from broker.connection import resolve_address
+
+        if topology is None and self.topology_path.exists():
+            topology = self.load_topology()
+        if topology is None:
+            return resolve_address(self.url)
+        return resolve_address(self.url, file_url=topology.broker.url, vhost=topology.vhost.name)
+
+
+def common_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the common options; it receives a `Session` as its first argument.
+
+    Args:
+        names: which of ``topology``, ``url``, ``json``; ``debug`` always comes along.
+    """
+    options = {
+        "topology": click.option(
+            "--topology",
+            metavar="FILE",
+            envvar="RABBITRY_TOPOLOGY",
+            show_envvar=True,
+            help=f"The topology file.  [default: {DEFAULT_TOPOLOGY}]",
+        ),
+        "url": click.option(
+            "--url",
+            metavar="URL",
+            envvar="RABBITRY_URL",
+            show_envvar=True,
+            help="Where RabbitMQ is: amqp://user:password@host:port/vhost.",
+        ),
+        "json": click.option(
+            "--json",
+            is_flag=True,
+            default=None,
+            envvar="RABBITRY_JSON",
+            show_envvar=True,
+            help="Print JSON.",
+        ),
+        "debug": click.option(
+            "--debug",
+            is_flag=True,
+            default=None,
+            envvar="RABBITRY_DEBUG",
+            show_envvar=True,
+            help="Show tracebacks and the libraries' logs.",
+        ),
+    }
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @click.pass_context
+        @functools.wraps(function)
+        def run(context: click.Context, /, *args: Any, **kwargs: Any) -> Any:
+            session = context.ensure_object(Session)
+            for name in (*names, "debug"):
+                value = kwargs.pop(name)
+                if value is not None:
+                    setattr(session, name, value)
+            return function(session, *args, **kwargs)
+
+        for name in ("debug", *reversed(names)):
+            run = options[name](run)
+        return run
+
+    return decorate
+
+
+# -- printing -------------------------------------------------------------------------
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value on a line of its own."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def note(text: str) -> None:
+    """Tell the person something that is not data: goes to stderr."""
+    click.echo(text, err=True)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
+) -> None:
+    """Print rows on stdout: a table on a terminal, plain aligned columns in a pipe."""
+    from rich.table import Table
+    from rich.text import Text
+
+    console = stdout_console()
+    fancy = console.is_terminal
+    table = Table(title=title if fancy else None, title_justify="left", pad_edge=fancy)
+    if not fancy:
+        table.box = None
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=not fancy)
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    console.print(table)
+
+
+def stdout_console() -> Console:
+    """Return a console on stdout; off a terminal it is wide and without colours."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(width=width, highlight=False, soft_wrap=width is not None)
+
+
+# -- ping -----------------------------------------------------------------------------
+
+
+@click.command(epilog="\b\nExamples:\n  rabbitry ping\n  rabbitry ping --url amqp://me:pw@host/")
+@common_options("topology", "url", "json")
+def ping(session: Session) -> None:
+    """Connect to RabbitMQ, open a channel, say PONG."""
+    from broker.connection import connect, translated
+
+    address = session.address()
+    started = time.perf_counter()
+    connection = connect(address)
+    try:
+        connected = time.perf_counter()
+        with translated(address):
+            connection.default_channel.queue_declare  # noqa: B018  (opens the channel)
+        answered = time.perf_counter()
+        server = connection.connection.server_properties
+        version = server.get("version", "unknown")
+        connect_ms, round_trip_ms = (connected - started) * 1e3, (answered - connected) * 1e3
+        if session.json:
+            print_json(
+                {
+                    "url": address.redacted,
+                    "version": version,
+                    "connect_ms": round(connect_ms, 3),
+                    "round_trip_ms": round(round_trip_ms, 3),
+                }
+            )
+        else:
+            click.echo(
+                f"PONG from RabbitMQ {version} at {address.redacted}:"
+                f" connected in {connect_ms:.1f} ms, round trip {round_trip_ms:.2f} ms"
+            )
+    finally:
+        connection.release()

@@ -1,0 +1,1 @@
+"""Celery workers that run jobs; knows nothing of the code that publishes them."""

@@ -1,0 +1,1 @@
+"""The jobs that come with rabbitry: signals and demonstrations."""

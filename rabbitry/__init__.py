@@ -1,0 +1,112 @@
+"""rabbitry: jobs over RabbitMQ from one topology file.
+
+The public names; each is imported from its room only when it is asked for, so that
+``import rabbitry`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from broker.confirmed import Receipt, Routed
+    from broker.contracts import Job
+    from broker.errors import (
+        AccessRefused,
+        BrokerUnavailable,
+        CallFailed,
+        CallTimeout,
+        InvalidArguments,
+        InvalidInput,
+        InvalidMessage,
+        InvalidReply,
+        MessageTooLarge,
+        OutcomeUnknown,
+        PublishFailed,
+        RabbitryError,
+        Rejected,
+        RemoteError,
+        TopologyError,
+        UnknownJob,
+        Unreachable,
+        Unroutable,
+        VirtualHostMissing,
+    )
+    from broker.topology import Topology
+    from consumers.job import current_job, job
+    from producers.caller import Caller
+    from producers.publisher import Publisher
+
+_ROOMS = {
+    "broker.confirmed": ("Receipt", "Routed"),
+    "broker.contracts": ("Job",),
+    "broker.errors": (
+        "AccessRefused",
+        "BrokerUnavailable",
+        "CallFailed",
+        "CallTimeout",
+        "InvalidArguments",
+        "InvalidInput",
+        "InvalidMessage",
+        "InvalidReply",
+        "MessageTooLarge",
+        "OutcomeUnknown",
+        "PublishFailed",
+        "RabbitryError",
+        "Rejected",
+        "RemoteError",
+        "TopologyError",
+        "UnknownJob",
+        "Unreachable",
+        "Unroutable",
+        "VirtualHostMissing",
+    ),
+    "broker.topology": ("Topology",),
+    "consumers.job": ("current_job", "job"),
+    "producers.caller": ("Caller",),
+    "producers.publisher": ("Publisher",),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [  # noqa: RUF022  (in the order of the rooms)
+    "Topology",
+    "Publisher",
+    "Caller",
+    "Job",
+    "job",
+    "current_job",
+    "Receipt",
+    "Routed",
+    "AccessRefused",
+    "BrokerUnavailable",
+    "CallFailed",
+    "CallTimeout",
+    "InvalidArguments",
+    "InvalidInput",
+    "InvalidMessage",
+    "InvalidReply",
+    "MessageTooLarge",
+    "OutcomeUnknown",
+    "PublishFailed",
+    "RabbitryError",
+    "Rejected",
+    "RemoteError",
+    "TopologyError",
+    "UnknownJob",
+    "Unreachable",
+    "Unroutable",
+    "VirtualHostMissing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'rabbitry' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
