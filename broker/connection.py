@@ -118,9 +118,8 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         vhost = "" if self.vhost is None else quote(self.vhost, safe="")
         query = "&".join(f"{key}={quote(value)}" for key, value in (self.tls or {}).items())
-        return (
-            f"{scheme}://{quote(self.user, safe='')}:{password}@{host}:{self.port}/{vhost}"
-            + (f"?{query}" if query else "")
+        return f"{scheme}://{quote(self.user, safe='')}:{password}@{host}:{self.port}/{vhost}" + (
+            f"?{query}" if query else ""
         )
 
     def ssl_context(self) -> ssl.SSLContext | None:
@@ -164,7 +163,7 @@ def resolve_address(
         InvalidURL: the first URL found cannot be read.
     """
     if private_url is None:
-        from broker.local import private_url  # noqa: PLC0415  (most commands never ask)
+        from broker.local import private_url
     found = url or environ.get("RABBITRY_URL") or file_url or private_url() or DEFAULT_URL
     address = Address.parse(found, management_url=environ.get("RABBITRY_MANAGEMENT_URL") or None)
     if address.vhost is None and vhost is not None:

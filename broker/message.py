@@ -1,0 +1,279 @@
+"""The message on the wire: Celery's task protocol 2 with our headers, written and read.
+
+The format is written down in ``docs/reference/message.md``. Everything here is pure: the time is
+an argument.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import uuid4
+
+from broker.body import Body, Serializer, decode, encode
+from broker.contracts import PRIORITIES, Contract, Job
+from broker.errors import InvalidArguments, InvalidMessage
+
+PUBLISHED = "rabbitry-published"
+DEADLINE = "rabbitry-deadline"
+CALL = "rabbitry-call"
+SIGNATURE = "rabbitry-signature"
+STARTED = "rabbitry-started"
+FINISHED = "rabbitry-finished"
+WORKER = "rabbitry-worker"
+# RabbitMQ's own: how often the delivery failed before.
+DELIVERY_COUNT = "x-delivery-count"
+
+RESERVED_PREFIXES = ("rabbitry-", "x-")
+CELERY_HEADERS = frozenset(
+    (
+        *("lang", "task", "id", "root_id", "parent_id", "group", "group_index", "shadow", "eta"),
+        *("expires", "retries", "timelimit", "argsrepr", "kwargsrepr", "origin", "meth"),
+        *("ignore_result", "replaced_task_nesting", "stamped_headers", "stamps"),
+    )
+)
+PERSISTENT = 2
+_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_REPR_CHARACTERS = 200
+# AMQP's short strings: names, routing keys and most properties.
+SHORT_STRING_BYTES = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message, ready to be published.
+
+    Attributes:
+        id: unique; also the property ``message_id``.
+        body: encoded, with its content type.
+        headers: AMQP's header table.
+        properties: AMQP's other properties, by kombu's names.
+    """
+
+    id: str
+    body: Body
+    headers: Mapping[str, Any]
+    properties: Mapping[str, Any]
+
+
+def job_message(
+    contract: Contract,
+    job: Job,
+    *,
+    published_ms: int,
+    reply_to: str | None = None,
+    expiration_ms: int | None = None,
+    parent_id: str | None = None,
+    root_id: str | None = None,
+    serializer: Serializer = "json",
+) -> Message:
+    """Write a job as a message; its arguments are checked by `Contract.check` before.
+
+    Args:
+        contract: the job's contract.
+        job: what to publish.
+        published_ms: the time, milliseconds since 1970-01-01 UTC.
+        reply_to: the queue that waits for the reply; makes the message a call.
+        expiration_ms: after how many milliseconds RabbitMQ may drop it.
+        parent_id, root_id: the job within which this one is published, if any.
+        serializer: of the body.
+
+    Raises:
+        InvalidMessage: the arguments, headers or ids cannot be put into a message.
+        InvalidArguments: the priority or deadline is out of range.
+    """
+    id = job.id or str(uuid4())
+    correlation_id = job.correlation_id or id
+    for what, text in (("id", id), ("correlation id", correlation_id)):
+        if not isinstance(text, str) or len(text.encode()) > SHORT_STRING_BYTES:
+            raise InvalidMessage(
+                f"the {what} of job {contract.name!r} must be a text of at most"
+                f" {SHORT_STRING_BYTES} bytes"
+            )
+    priority = contract.priority if job.priority is None else job.priority
+    if type(priority) is not int or priority not in PRIORITIES:
+        raise InvalidArguments(
+            f"the priority of job {contract.name!r} must be a whole number from"
+            f" {PRIORITIES.start} to {PRIORITIES.stop - 1}, not {priority!r}",
+            job=contract.name,
+        )
+    deadline_s = contract.deadline_s if job.deadline_s is None else job.deadline_s
+    if deadline_s is not None and not deadline_s > 0:
+        raise InvalidArguments(
+            f"the deadline of job {contract.name!r} must be more than 0 seconds,"
+            f" not {deadline_s!r}",
+            job=contract.name,
+        )
+    if not all(isinstance(key, str) for key in job.kwargs):
+        raise InvalidMessage(f"the keyword arguments of job {contract.name!r} need names of text")
+    try:
+        body = encode([list(job.args), dict(job.kwargs), _EMBED], serializer=serializer)
+    except InvalidMessage as exc:
+        raise InvalidMessage(f"the arguments of job {contract.name!r}: {exc}") from exc
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": contract.name,
+        "id": id,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [contract.time_limit_s, None],
+        "root_id": root_id or id,
+        "parent_id": parent_id,
+        "argsrepr": short_repr(tuple(job.args)),
+        "kwargsrepr": short_repr(dict(job.kwargs)),
+        "origin": _origin(os.getpid()),
+        "ignore_result": reply_to is None and not contract.store,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+        PUBLISHED: published_ms,
+    }
+    if deadline_s is not None:
+        headers[DEADLINE] = published_ms + round(deadline_s * 1000)
+    properties: dict[str, Any] = {
+        "delivery_mode": PERSISTENT,
+        "priority": priority,
+        "message_id": id,
+        "correlation_id": correlation_id,
+        "timestamp": published_ms // 1000,
+    }
+    if reply_to is not None:
+        headers[CALL] = True
+        properties["reply_to"] = reply_to
+    if expiration_ms is not None:
+        properties["expiration"] = str(expiration_ms)
+    if job.headers:
+        headers.update(_checked_headers(contract.name, job.headers))
+    return Message(id, body, headers, properties)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a worker answered.
+
+    Attributes:
+        task_id: the id of the job.
+        failed: whether the task raised.
+        result: what it returned, or None.
+        error: for a failure the class's name, the text and the traceback's text.
+        published_ms, started_ms, finished_ms: milliseconds since 1970-01-01 UTC, or None where the
+            worker does not say (a plain Celery worker).
+        worker: its name, or None.
+    """
+
+    task_id: str
+    failed: bool
+    result: Any = None
+    error: tuple[str, str, str] | None = None
+    published_ms: int | None = None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    worker: str | None = None
+
+
+# Celery's states that end a task; others (STARTED, RETRY) are news on the way.
+_FINAL = {"SUCCESS": False, "FAILURE": True, "REVOKED": True}
+
+
+def read_reply(
+    content: bytes | memoryview | str, *, content_type: str, headers: Mapping[str, Any]
+) -> Reply | None:
+    """Read a reply; None for one that is only news of a task under way.
+
+    Raises:
+        InvalidMessage: it cannot be decoded, or is no reply.
+    """
+    value = decode(content, content_type)
+    if not isinstance(value, dict) or not isinstance(value.get("status"), str):
+        raise InvalidMessage("the reply is not a result message of Celery's")
+    failed = _FINAL.get(value["status"])
+    if failed is None:
+        return None
+    result, error = value.get("result"), None
+    if failed:
+        detail = result if isinstance(result, dict) else {}
+        module, name = detail.get("exc_module"), str(detail.get("exc_type") or "Exception")
+        if module and module not in ("builtins", "None"):
+            name = f"{module}.{name}"
+        text = detail.get("exc_message", result if not detail else "")
+        if isinstance(text, (list, tuple)):
+            text = ", ".join(map(str, text))
+        result, error = None, (name, str(text), str(value.get("traceback") or ""))
+    return Reply(
+        task_id=str(value.get("task_id")),
+        failed=failed,
+        result=result,
+        error=error,
+        published_ms=_int_or_none(headers.get(PUBLISHED)),
+        started_ms=_int_or_none(headers.get(STARTED)),
+        finished_ms=_int_or_none(headers.get(FINISHED)),
+        worker=headers.get(WORKER),
+    )
+
+
+def short_repr(value: Any) -> str:
+    """Return a short text of arguments for logs: arrays as dtype and shape, long ones cut."""
+    text = _repr(value, depth=3)
+    return text if len(text) <= _REPR_CHARACTERS else text[: _REPR_CHARACTERS - 1] + "…"
+
+
+def _repr(value: Any, depth: int) -> str:
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "numpy" and getattr(value, "ndim", False):
+        return f"array({value.dtype}, {value.shape})"
+    if kind in (list, tuple, dict) and depth == 0:
+        return "…"
+    if kind is dict:
+        items = [f"{key!r}: {_repr(item, depth - 1)}" for key, item in _few(value.items())]
+        return "{" + ", ".join(items) + "}"
+    if kind is tuple:
+        items = [_repr(item, depth - 1) for item in _few(value)]
+        return "(" + ", ".join(items) + ("," if len(value) == 1 else "") + ")"
+    if kind is list:
+        return "[" + ", ".join(_repr(item, depth - 1) for item in _few(value)) + "]"
+    if isinstance(value, (str, bytes)) and len(value) > _REPR_CHARACTERS:
+        value = value[:_REPR_CHARACTERS]
+    try:
+        return repr(value)
+    # The repr is a courtesy to logs; an argument that cannot describe itself still travels.
+    except Exception:  # noqa: BLE001
+        return f"<{kind.__name__}>"
+
+
+def _few(items: Any) -> list[Any]:
+    found: list[Any] = []
+    for item in items:
+        if len(found) == 10:
+            break
+        found.append(item)
+    return found
+
+
+def _checked_headers(job: str, headers: Mapping[str, Any]) -> dict[str, Any]:
+    for name in headers:
+        if not isinstance(name, str) or len(name.encode()) > SHORT_STRING_BYTES:
+            raise InvalidMessage(f"job {job!r}: the header {name!r} needs a short text as its name")
+        if name.startswith(RESERVED_PREFIXES) or name in CELERY_HEADERS:
+            raise InvalidMessage(
+                f"job {job!r}: the header {name!r} is reserved; choose a name that neither"
+                " begins with rabbitry- or x- nor is one of Celery's"
+            )
+    return dict(headers)
+
+
+def _int_or_none(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+@cache
+def _origin(pid: int) -> str:
+    # By process, since a fork keeps what its parent has cached.
+    return f"{pid}@{socket.gethostname()}"
