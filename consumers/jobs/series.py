@@ -22,7 +22,10 @@ def as_series(values: ArrayLike) -> Floats:
     Raises:
         ValueError: not one-dimensional, empty, not of real numbers, or with an infinite sample.
     """
-    array: NDArray[Any] = np.ma.filled(values, np.nan) if np.ma.isMA(values) else np.asarray(values)
+    array: NDArray[Any] = np.asarray(values)
+    if isinstance(values, np.ma.MaskedArray):
+        # Through objects, since integers have no NaN.
+        array = np.asarray(values.astype(object).filled(None))
     if array.ndim != 1:
         raise ValueError(f"the series must have one dimension, not the shape {array.shape}")
     if array.size == 0:

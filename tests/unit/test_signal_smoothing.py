@@ -194,7 +194,7 @@ def test_a_window_wider_than_the_series_takes_all_of_it(method):
         np.array([1, 2, 3], dtype=np.uint8),
         np.array([1.5, 2, 3], dtype=">f4"),
         np.array([1, None, 3.5, float("nan")], dtype=object),
-        np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False]),
+        np.ma.array([1, 2, 3], mask=[False, True, False]),
     ],
 )
 def test_any_real_numbers_will_do(series):
