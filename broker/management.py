@@ -117,8 +117,8 @@ class Management:
         answer = self._request(method, segments, body={} if body is None else body)
         if answer is None:
             raise ProvisioningFailed(
-                f"RabbitMQ cannot {_verb(method)} {_what(segments)}: it, or what it belongs to, does"
-                " not exist; `rabbitry topology plan` shows what is missing",
+                f"RabbitMQ cannot {_verb(method)} {_what(segments)}: it, or what it belongs to,"
+                " does not exist; `rabbitry topology plan` shows what is missing",
                 object=_what(segments),
                 reason="not found",
             )
