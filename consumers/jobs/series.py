@@ -24,8 +24,8 @@ def as_series(values: ArrayLike) -> Floats:
     """
     array: NDArray[Any] = np.asarray(values)
     if isinstance(values, np.ma.MaskedArray):
-        # Through objects, since integers have no NaN.
-        array = np.asarray(values.astype(object).filled(None))
+        # A masked sample becomes None, since integers have no NaN.
+        array = np.array(values.tolist(), dtype=object)
     if array.ndim != 1:
         raise ValueError(f"the series must have one dimension, not the shape {array.shape}")
     if array.size == 0:
