@@ -134,7 +134,7 @@ def _packed(value: Any, *, serializer: Serializer) -> bytes:
 # -- JSON -----------------------------------------------------------------------------
 
 
-class _Encoder(kombu_json.JSONEncoder):
+class _Encoder(kombu_json.JSONEncoder):  # type: ignore[misc]  # kombu's types are half
     """kombu's encoder, which asks `default` only for what JSON does not know: so for arrays."""
 
     def __init__(self, *, arrays: list[Any], **options: Any) -> None:
@@ -148,11 +148,12 @@ class _Encoder(kombu_json.JSONEncoder):
                 return array
             self.arrays.append(array)
             return {PLACEHOLDER: len(self.arrays) - 1}
-        return super().default(o)  # type: ignore[no-untyped-call]  # kombu has no types here
+        return super().default(o)
 
 
 def _dump_json(value: Any, arrays: list[Any]) -> bytes:
-    return _Encoder(arrays=arrays).encode(value).encode()
+    text: str = _Encoder(arrays=arrays).encode(value)
+    return text.encode()
 
 
 def _load_json(content: bytes | memoryview | str) -> Any:

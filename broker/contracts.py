@@ -62,7 +62,7 @@ class Contract:
     exchange: str
     routing_key: str
     task: str | None = None
-    arguments: Mapping[str, Mapping[str, Any]] | None = None
+    arguments: Mapping[str, Any] | None = None
     priority: int = DEFAULT_PRIORITY
     deadline_s: float | None = None
     time_limit_s: float | None = None

@@ -218,15 +218,24 @@ class Unroutable(PublishFailed):
 
 
 class Rejected(PublishFailed):
-    """At least one queue refused the message (basic.nack): it is full, or failed."""
+    """RabbitMQ refused the message: a queue is full or failed (basic.nack), or it may not pass.
+
+    Attributes:
+        reason: RabbitMQ's own words where it gave any, else what a basic.nack stands for.
+    """
 
     exit_code = EXIT_REFUSED
 
-    def __init__(self, *, message_id: str, exchange: str, routing_key: str) -> None:
+    def __init__(
+        self, *, message_id: str, exchange: str, routing_key: str, reason: str | None = None
+    ) -> None:
+        self.reason = reason or (
+            "a queue is full (max_length with overflow reject-publish) or failed;"
+            " publish again when it has drained"
+        )
         super().__init__(
-            f"RabbitMQ rejected message {message_id}: a queue behind exchange {exchange!r},"
-            f" routing key {routing_key!r} is full (max_length with overflow reject-publish)"
-            " or failed; publish again when it has drained",
+            f"RabbitMQ rejected message {message_id} (exchange {exchange!r}, routing key"
+            f" {routing_key!r}): {self.reason}",
             message_id=message_id,
             exchange=exchange,
             routing_key=routing_key,

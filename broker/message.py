@@ -66,7 +66,6 @@ def job_message(
     *,
     published_ms: int,
     reply_to: str | None = None,
-    expiration_ms: int | None = None,
     parent_id: str | None = None,
     root_id: str | None = None,
     serializer: Serializer = "json",
@@ -78,7 +77,6 @@ def job_message(
         job: what to publish.
         published_ms: the time, milliseconds since 1970-01-01 UTC.
         reply_to: the queue that waits for the reply; makes the message a call.
-        expiration_ms: after how many milliseconds RabbitMQ may drop it.
         parent_id, root_id: the job within which this one is published, if any.
         serializer: of the body.
 
@@ -148,8 +146,6 @@ def job_message(
     if reply_to is not None:
         headers[CALL] = True
         properties["reply_to"] = reply_to
-    if expiration_ms is not None:
-        properties["expiration"] = str(expiration_ms)
     if job.headers:
         headers.update(_checked_headers(contract.name, job.headers))
     return Message(id, body, headers, properties)

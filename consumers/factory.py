@@ -1,0 +1,81 @@
+"""Makes the Celery application of a topology."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+from broker.body import register_with_kombu
+from broker.connection import HEARTBEAT_S, Address
+from broker.contracts import contracts_of
+from broker.topology import Topology
+
+SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
+
+
+def make_app(topology: Topology, address: Address) -> Celery:
+    """Return a Celery application that consumes a topology's queues and declares nothing.
+
+    Args:
+        topology: its queues become the application's, its jobs the routes and the imports.
+        address: where RabbitMQ is.
+    """
+    register_with_kombu()
+    contracts = contracts_of(topology)
+    tls = address.ssl_context()
+    app = Celery(topology.name, broker=address.url, backend="consumers.replies:ReplyBackend")
+    app.conf.update(
+        broker_use_ssl={"context": tls, "server_hostname": address.host} if tls else None,
+        broker_heartbeat=HEARTBEAT_S,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_queues=[
+            # The type as an argument is how Celery knows a quorum queue; nothing is declared.
+            Queue(
+                name,
+                Exchange("", no_declare=True),
+                routing_key=name,
+                queue_arguments={"x-queue-type": queue.type},
+                no_declare=True,
+            )
+            for name, queue in topology.queues.items()
+        ],
+        task_routes={
+            contract.name: {
+                "exchange": Exchange(contract.exchange, no_declare=True),
+                "routing_key": contract.routing_key,
+                "priority": contract.priority,
+            }
+            for contract in contracts.values()
+        },
+        task_default_queue=next(iter(topology.queues), None),
+        task_create_missing_queues=False,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_serializer="json",
+        result_serializer="json",
+        accept_content=SERIALIZERS,
+        result_accept_content=SERIALIZERS,
+        worker_consumer="consumers.consumer:JobConsumer",
+        worker_prefetch_multiplier=1,
+        worker_detect_quorum_queues=False,
+        worker_enable_remote_control=any(
+            worker.remote_control for worker in topology.workers.values()
+        ),
+        # An exclusive control queue locks a reconnecting worker out of its own name.
+        control_queue_exclusive=False,
+        control_queue_durable=True,
+        include=task_modules(topology),
+    )
+    return app
+
+
+def task_modules(topology: Topology) -> list[str]:
+    """Return the modules that the topology's tasks are defined in, each once, in order."""
+    modules: dict[str, Any] = {}
+    for job in topology.jobs.values():
+        if job.task:
+            modules[job.task.partition(":")[0]] = None
+    return list(modules)

@@ -1,0 +1,87 @@
+"""Checks a job's arguments against the signature of its function, by pydantic."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
+
+import numpy as np
+from pydantic import BeforeValidator, InstanceOf, TypeAdapter, ValidationError
+
+from broker.errors import InvalidArguments
+
+
+def _as_array(value: Any) -> Any:
+    """Make an array of a list, so that clients without numpy can send one; None is a gap."""
+    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, (list, tuple)):
+        try:
+            return np.asarray(
+                [np.nan if item is None else item for item in value]
+                if any(item is None for item in value)
+                else value
+            )
+        except ValueError as exc:
+            raise ValueError(f"the list is not an array: {exc}") from None
+    raise ValueError(f"an array or a list is needed, not {type(value).__name__}")
+
+
+# What a task that takes an array says: an array, or a list that becomes one.
+Array = Annotated[np.ndarray[Any, Any], InstanceOf(), BeforeValidator(_as_array)]
+
+
+class Signature:
+    """The parameters of a function, ready to check arguments against them.
+
+    Args:
+        job: name of the job, for messages.
+        function: its annotations say what is allowed; a parameter without one takes anything.
+            `numpy.ndarray` takes lists too.
+    """
+
+    def __init__(self, job: str, function: Callable[..., Any]) -> None:
+        self.job = job
+        self._signature = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True)
+        self._adapters: dict[str, TypeAdapter[Any]] = {}
+        for name, parameter in self._signature.parameters.items():
+            annotation: Any = hints.get(name)
+            if annotation is None:
+                continue
+            if getattr(annotation, "__origin__", annotation) is np.ndarray:
+                annotation = Array
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                annotation = tuple[annotation, ...]
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                annotation = dict[str, annotation]
+            self._adapters[name] = TypeAdapter(annotation)
+
+    def bind(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments as the function takes them, converted where that is harmless.
+
+        Raises:
+            InvalidArguments: names the argument and what is wrong with it.
+        """
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise InvalidArguments(
+                f"job {self.job!r}: {exc}; it takes {self._signature}", job=self.job
+            ) from None
+        for name, value in bound.arguments.items():
+            adapter = self._adapters.get(name)
+            if adapter is None:
+                continue
+            try:
+                bound.arguments[name] = adapter.validate_python(value)
+            except ValidationError as exc:
+                first = exc.errors(include_url=False, include_context=False)[0]
+                at = "".join(f"[{part!r}]" for part in first["loc"])
+                raise InvalidArguments(
+                    f"argument {name!r}{at} of job {self.job!r}: {first['msg']}",
+                    job=self.job,
+                    argument=name,
+                ) from exc
+        return bound.args, bound.kwargs

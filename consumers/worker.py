@@ -1,0 +1,112 @@
+"""One worker daemon: a Celery worker for the queues that the topology gives it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from celery import Celery
+
+from broker.connection import Address, connect, translated
+from broker.errors import MissingOnBroker, WorkerError, did_you_mean
+from broker.topology import Topology
+from broker.topology.model import WorkerSpec
+from consumers.factory import make_app
+
+
+def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str) -> int:
+    """Run one worker until it is told to stop; returns its exit code.
+
+    Args:
+        topology: says which queues it consumes and how.
+        address: where RabbitMQ is.
+        name: of the worker in the topology.
+        loglevel: ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
+
+    Raises:
+        WorkerError: there is no such worker, or its tasks cannot be imported.
+        MissingOnBroker: a queue does not exist.
+        Unreachable, AccessRefused, VirtualHostMissing: no connection.
+    """
+    spec = worker_of(topology, name)
+    if spec.pool == "gevent" and importlib.util.find_spec("gevent") is None:
+        raise WorkerError(f"worker {name!r} uses the pool gevent: `pip install gevent` first")
+    app = make_app(topology, address)
+    app.conf.worker_enable_remote_control = spec.remote_control
+    load_tasks(app, topology)
+    check_queues(address, spec.queues)
+    worker = app.Worker(
+        hostname=f"{name}@%h",
+        pool=spec.pool,
+        concurrency=spec.concurrency,
+        queues=spec.queues,
+        loglevel=loglevel,
+        quiet=True,
+    )
+    # Read by JobConsumer when it is made: what RabbitMQ may hand over ahead, all slots together.
+    worker.prefetch = spec.prefetch or spec.concurrency
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def worker_of(topology: Topology, name: str) -> WorkerSpec:
+    """Return a worker of the topology. Raises WorkerError where it has none of this name."""
+    spec = topology.workers.get(name)
+    if spec is None:
+        raise WorkerError(
+            f"the topology has no worker {name!r}{did_you_mean(name, topology.workers)};"
+            f" it has: {', '.join(topology.workers) or 'none'}"
+        )
+    return spec
+
+
+def load_tasks(app: Celery, topology: Topology) -> None:
+    """Import the tasks of all jobs and check that each is the one its job names.
+
+    Raises:
+        WorkerError: names the job and what is wrong; an error of the import is chained.
+    """
+    for name, spec in topology.jobs.items():
+        if spec.task is None:
+            continue
+        module_name, _, attribute = spec.task.partition(":")
+        try:
+            module: Any = importlib.import_module(module_name)
+        # Importing runs the user's code, which may raise anything.
+        except Exception as exc:
+            raise WorkerError(
+                f"the task {spec.task!r} of job {name!r} cannot be imported:"
+                f" {type(exc).__name__}: {exc}; --debug shows where"
+            ) from exc
+        task = getattr(module, attribute, None)
+        if task is None:
+            raise WorkerError(f"job {name!r}: the module {module_name!r} has no {attribute!r}")
+        if getattr(task, "name", None) != name:
+            raise WorkerError(
+                f"job {name!r}: {spec.task!r} is not its task; decorate it with @job({name!r})"
+            )
+    app.finalize()
+
+
+def check_queues(address: Address, queues: list[str]) -> None:
+    """Check passively that queues exist; nothing is declared.
+
+    Raises:
+        MissingOnBroker: one does not.
+    """
+    from amqp.exceptions import NotFound
+
+    connection = connect(address)
+    try:
+        for queue in queues:
+            with translated(address), connection.channel() as channel:
+                try:
+                    channel.queue_declare(queue, passive=True)
+                except NotFound as exc:
+                    raise MissingOnBroker(
+                        f"the queue {queue!r} does not exist in virtual host"
+                        f" {address.vhost_name!r}; `rabbitry topology apply` creates it"
+                    ) from exc
+    finally:
+        connection.release()

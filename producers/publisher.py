@@ -1,0 +1,175 @@
+"""Jobs over the confirmed channel: each publish is accounted for."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from broker.body import Serializer
+from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel, Receipt
+from broker.connection import resolve_address
+from broker.contracts import Contract, Job, contract_of
+from broker.errors import InvalidInput
+from broker.message import job_message
+from broker.topology import Topology
+
+
+class Publisher:
+    """Publishes the jobs of a topology; one connection, safe to share between threads.
+
+    Args:
+        topology: says which jobs there are and where they go.
+        url: where RabbitMQ is; by default RABBITRY_URL, the file's, the private node's.
+        serializer: of the arguments, ``json`` or ``msgpack``.
+        window: how many messages may wait for their confirms at a time.
+        clock: seconds since 1970-01-01 UTC.
+
+    Use it as a context manager, or call `close`: it waits for what is under way.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        url: str | None = None,
+        *,
+        serializer: Serializer = "json",
+        window: int = WINDOW,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.topology = topology
+        self._serializer = serializer
+        self._clock = clock
+        self._contracts: dict[str, Contract] = {}
+        address = resolve_address(url, file_url=topology.broker.url, vhost=topology.vhost.name)
+        self._channel = ConfirmedChannel(address, window=window)
+
+    def connect(self, *, timeout_s: float = PUBLISH_TIMEOUT_S) -> None:
+        """Wait for the first connection; not needed, but says early what is wrong.
+
+        Raises:
+            Unreachable, AccessRefused, VirtualHostMissing: the first attempt failed.
+        """
+        self._channel.loop.wait_connected(timeout_s=timeout_s)
+
+    def publish(
+        self,
+        job: str | Job,
+        *args: Any,
+        id: str | None = None,
+        priority: int | None = None,
+        deadline_s: float | None = None,
+        correlation_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        timeout_s: float = PUBLISH_TIMEOUT_S,
+        **kwargs: Any,
+    ) -> Receipt:
+        """Publish one job; returns at once, the receipt says what became of it.
+
+        A keyword argument of the job that bears the name of one of these options is given with
+        `Job(name, args, kwargs)`.
+
+        Args:
+            job: a job's name, or a `Job`, which brings its own arguments and options.
+            args, kwargs: arguments of the task; numpy arrays anywhere within.
+            id: unique; made up by default.
+            priority: 0-31; the contract's by default.
+            deadline_s: seconds from now after which nobody wants it; the contract's by default.
+            correlation_id: the id by default.
+            headers: the producer's own.
+            timeout_s: seconds until the outcome is known, connecting included.
+
+        Raises:
+            UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: nothing was sent.
+        """
+        if isinstance(job, str):
+            job = Job(
+                job,
+                args,
+                kwargs,
+                id=id,
+                priority=priority,
+                deadline_s=deadline_s,
+                correlation_id=correlation_id,
+                headers=headers,
+            )
+        elif args or kwargs:
+            raise InvalidInput("a Job brings its own arguments; give either a Job or a name")
+        contract = self.contract(job.name)
+        contract.check(job.args, job.kwargs)
+        message = job_message(
+            contract,
+            job,
+            published_ms=round(self._clock() * 1000),
+            serializer=self._serializer,
+        )
+        return self._channel.publish(
+            message,
+            exchange=contract.exchange,
+            routing_key=contract.routing_key,
+            timeout_s=timeout_s,
+        )
+
+    def publish_many(
+        self,
+        jobs: Iterable[Job | tuple[Any, ...]],
+        *,
+        timeout_s: float = PUBLISH_TIMEOUT_S,
+    ) -> Iterator[Receipt]:
+        """Publish any number of jobs in constant memory; yields their receipts in order, done.
+
+        Args:
+            jobs: `Job`s, or tuples of a name, arguments and keyword arguments.
+            timeout_s: seconds for each job until its outcome is known.
+
+        Raises:
+            UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: for the job at hand; it
+                was not sent, the ones before it were.
+        """
+        pending: deque[Receipt] = deque()
+        for job in jobs:
+            if not isinstance(job, Job):
+                job = Job(*job)
+            pending.append(self.publish(job, timeout_s=timeout_s))
+            while pending and pending[0].done:
+                yield pending.popleft()
+        while pending:
+            receipt = pending.popleft()
+            if not receipt.done:
+                self._channel.wait_for(receipt, None)
+            yield receipt
+
+    def contract(self, name: str) -> Contract:
+        """Return the contract of a job. Raises UnknownJob."""
+        contract = self._contracts.get(name)
+        if contract is None:
+            contract = self._contracts[name] = contract_of(self.topology, name)
+        return contract
+
+    @property
+    def blocked(self) -> str | None:
+        """RabbitMQ's reason while an alarm blocks publishing, else None."""
+        return self._channel.blocked_reason
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until every receipt is done; False where the time-out came first."""
+        return self._channel.flush(timeout_s)
+
+    def close(self, *, timeout_s: float | None = None) -> None:
+        """Wait for what is under way, then close the connection."""
+        self._channel.close(timeout_s=timeout_s)
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # An interrupted program does not wait for confirms that may never come.
+        interrupted = exc_type is not None and not issubclass(exc_type, Exception)
+        self.close(timeout_s=0.0 if interrupted else None)
