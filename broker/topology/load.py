@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -70,7 +70,8 @@ def read(path: str | Path) -> tuple[Topology | None, list[Problem]]:
     except ValidationError as exc:
         found = [_problem(error, source) for error in exc.errors(include_url=False)]
         return None, _sorted(found)
-    return topology, _sorted(_place(finding, source) for finding in check(topology))
+    found = [_place(finding, source) for finding in check(topology)]
+    return topology, _sorted([*found, *_unresolved(data, (), source)])
 
 
 def resolve(text: str, *, environ: Mapping[str, str] = os.environ, position: Position) -> str:
@@ -222,6 +223,21 @@ def _plain(annotation: Any) -> list[Any]:
 
 
 # -- putting together -----------------------------------------------------------------
+
+
+def _unresolved(value: Any, path: DataPath, source: Source) -> Iterator[Problem]:
+    """Yield references that stand where none is resolved: they must not pass for plain text."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _unresolved(inner, (*path, key), source)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _unresolved(inner, (*path, index), source)
+    elif isinstance(value, str) and _REFERENCE.search(value):
+        # Schemas of jobs are data of other people.
+        if path != ("broker", "url") and path[0] != "jobs":
+            text = f"{value!r}: ${{...}} is resolved in broker.url only, by this version"
+            yield Problem(source.value(path), "error", "reference", text)
 
 
 def _place(finding: Finding, source: Source) -> Problem:
