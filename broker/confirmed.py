@@ -25,6 +25,7 @@ from broker.connection import Address
 from broker.errors import (
     AccessRefused,
     BrokerUnavailable,
+    InvalidMessage,
     OutcomeUnknown,
     PublishFailed,
     RabbitryError,
@@ -66,9 +67,10 @@ class Receipt:
         "_callbacks",
         "_confirmed",
         "_outcome",
+        "content",
         "deadline",
         "exchange",
-        "message",
+        "message_id",
         "redelivered",
         "routing_key",
         "sent",
@@ -77,7 +79,8 @@ class Receipt:
     def __init__(
         self,
         confirmed: ConfirmedChannel,
-        message: Message,
+        message_id: str,
+        content: Any,
         *,
         exchange: str,
         routing_key: str,
@@ -86,20 +89,13 @@ class Receipt:
         self._confirmed = confirmed
         self._outcome: Outcome | None = None
         self._callbacks: list[Callable[[Receipt], None]] | None = None
-        self.message: Message | None = message
+        self.message_id = message_id
+        self.content = content
         self.exchange = exchange
         self.routing_key = routing_key
         self.deadline = deadline
         self.sent = False
         self.redelivered = False
-
-    @property
-    def message_id(self) -> str:
-        """The message's id."""
-        if self.message is not None:
-            return self.message.id
-        assert self._outcome is not None
-        return self._outcome.message_id
 
     @property
     def done(self) -> bool:
@@ -194,10 +190,14 @@ class ConfirmedChannel:
             message: what to publish.
             exchange, routing_key: where to.
             timeout_s: seconds until the outcome must be known, connecting included.
+
+        Raises:
+            InvalidMessage: AMQP cannot express a header or property; nothing was sent.
         """
         deadline = time.monotonic() + timeout_s
+        content = _amqp_message(message)
         receipt = Receipt(
-            self, message, exchange=exchange, routing_key=routing_key, deadline=deadline
+            self, message.id, content, exchange=exchange, routing_key=routing_key, deadline=deadline
         )
         with self.changed:
             room = self.changed.wait_for(
@@ -319,20 +319,13 @@ class ConfirmedChannel:
                 if not self._waiting:
                     return
                 receipt = self._waiting.popleft()
-            message = receipt.message
-            if message is None:
+            content = receipt.content
+            if content is None:
                 continue  # ended at its deadline while it waited
             self._tag += 1
             self._unconfirmed[self._tag] = receipt
             receipt.redelivered = receipt.sent
             receipt.sent = True
-            content = self._channel.prepare_message(
-                message.body.content,
-                content_type=message.body.content_type,
-                content_encoding=message.body.content_encoding,
-                headers=dict(message.headers),
-                properties=dict(message.properties),
-            )
             self._channel.basic_publish(
                 content,
                 exchange=receipt.exchange,
@@ -409,7 +402,7 @@ class ConfirmedChannel:
         for receipt in pending:
             if f"exchange '{receipt.exchange}'" in text:
                 return receipt
-            if size and receipt.message and len(receipt.message.body.content) == int(size[1]):
+            if size and len(receipt.content.body) == int(size[1]):
                 return receipt
         return pending[0] if pending else None
 
@@ -424,7 +417,7 @@ class ConfirmedChannel:
             if receipt.done:
                 return
             receipt._outcome = outcome
-            receipt.message = None  # the body may be large; nobody needs it any more
+            receipt.content = None  # the body may be large; nobody needs it any more
             callbacks, receipt._callbacks = receipt._callbacks, None
             self._open -= 1
             self.changed.notify_all()
@@ -464,3 +457,24 @@ class ConfirmedChannel:
             sent=receipt.sent,
             reason=reason,
         )
+
+
+def _amqp_message(message: Message) -> Any:
+    """Make py-amqp's message, and let it find out here whether it can be written."""
+    import amqp
+
+    try:
+        content = amqp.Message(
+            message.body.content,
+            content_type=message.body.content_type,
+            content_encoding=message.body.content_encoding,
+            application_headers=dict(message.headers),
+            **message.properties,
+        )
+        content._serialize_properties()
+    # py-amqp raises what struct, str and its own tables raise.
+    except Exception as exc:
+        raise InvalidMessage(
+            f"a header or property of message {message.id} cannot be sent: {exc}"
+        ) from exc
+    return content

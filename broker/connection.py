@@ -162,11 +162,13 @@ def resolve_address(
     Raises:
         InvalidURL: the first URL found cannot be read.
     """
-    if private_url is None:
-        from broker.local import private_url as url_of_private_node
+    found = url or environ.get("RABBITRY_URL") or file_url
+    if not found:
+        if private_url is None:
+            from broker.local import private_url as url_of_private_node
 
-        private_url = url_of_private_node
-    found = url or environ.get("RABBITRY_URL") or file_url or private_url() or DEFAULT_URL
+            private_url = url_of_private_node
+        found = private_url() or DEFAULT_URL
     address = Address.parse(found, management_url=environ.get("RABBITRY_MANAGEMENT_URL") or None)
     if address.vhost is None and vhost is not None:
         address = address.with_vhost(vhost)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from broker.connection import CONNECT_TIMEOUT_S, Address, connect
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import kombu
 
 logger = logging.getLogger("rabbitry.connection")
+# A program that does not set up logging is not to be spoken to on its stderr.
+logging.getLogger("rabbitry").addHandler(logging.NullHandler())
 
 RECONNECT_FIRST_S = 0.1
 RECONNECT_MOST_S = 5.0
@@ -59,7 +62,7 @@ class ConnectionLoop:
     def __init__(self, address: Address, owner: Owner, *, name: str) -> None:
         self.address = address
         self._owner = owner
-        self._connection: kombu.Connection | None = None
+        self._connection: Any = None  # a kombu.Connection
         self._work: deque[Callable[[], None]] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -140,7 +143,7 @@ class ConnectionLoop:
                 self._run_work()
                 self._run_timers()
                 if self._connection is not None:
-                    self._guard(self._serve)
+                    self._guard(partial(self._serve, self._connection))
         finally:
             self._close_connection(orderly=True)
             self._wake_in.close()
@@ -205,12 +208,11 @@ class ConnectionLoop:
         """Whether bytes were read from the socket that no frame was made of yet."""
         if self._connection is None:
             return False
-        sock = self._connection.connection.sock
+        sock: Any = self._connection.connection.sock
         pending = getattr(sock, "pending", None)
         return bool(pending and pending())
 
-    def _serve(self) -> None:
-        connection: Any = self._connection
+    def _serve(self, connection: Any) -> None:
         # A TLS socket without a time-out spins in py-amqp until a whole frame is there.
         patience_s = 0.001 if self.address.tls is not None else 0.0
         now = time.monotonic()

@@ -5,18 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from celery.worker.consumer.consumer import Consumer
+from celery.worker.consumer.control import Control
+from celery.worker.consumer.events import Events
 from celery.worker.consumer.tasks import Tasks
 
 
 class JobTasks(Tasks):  # type: ignore[misc]
     """Consumes with a prefetch of each consumer's own: RabbitMQ 4.3 denies the global one."""
 
-    # Takes the place of Celery's step where others require it.
-    name = Tasks.name
+    requires = (Events,)
 
     def qos_global(self, c: Any) -> bool:
         """Never ask for global prefetch."""
         return False
+
+
+class JobControl(Control):  # type: ignore[misc]
+    """Remote control, for workers that the file gives it to."""
+
+    requires = (JobTasks,)
 
 
 class JobConsumer(Consumer):  # type: ignore[misc]
@@ -31,10 +38,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
         default_steps = (
             "celery.worker.consumer.connection:Connection",
-            "celery.worker.consumer.events:Events",
+            Events,
             "celery.worker.consumer.heart:Heart",
-            "celery.worker.consumer.control:Control",
-            "consumers.consumer:JobTasks",
+            JobTasks,
+            JobControl,
             "celery.worker.consumer.consumer:Evloop",
             "celery.worker.consumer.agent:Agent",
         )

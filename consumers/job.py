@@ -119,7 +119,8 @@ class JobTask(celery.Task):  # type: ignore[misc]
                 exc,
                 exc_info=not final,
             )
-            raise Reject(f"{type(exc).__name__}: {exc}", requeue=not final) from exc
+            # Celery logs what it rejects too, with every chained traceback: one is enough.
+            raise Reject(f"{type(exc).__name__}: {exc}", requeue=not final) from None
 
 
 def _job_of(task: Any) -> CurrentJob:

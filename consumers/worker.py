@@ -7,6 +7,7 @@ import importlib.util
 from typing import Any
 
 from celery import Celery
+from celery.utils.nodenames import default_nodename, host_format
 
 from broker.connection import Address, connect, translated
 from broker.errors import MissingOnBroker, WorkerError, did_you_mean
@@ -37,7 +38,7 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     load_tasks(app, topology)
     check_queues(address, spec.queues)
     worker = app.Worker(
-        hostname=f"{name}@%h",
+        hostname=host_format(default_nodename(f"{name}@%h")),
         pool=spec.pool,
         concurrency=spec.concurrency,
         queues=spec.queues,
