@@ -53,7 +53,7 @@ def draw(
 ) -> None:
     """Write the picture as PNG."""
     with mpl.rc_context(STYLE):
-        layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1, hspace=0.04, wspace=0.03)
+        layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.12, hspace=0.04, wspace=0.04)
         figure = plt.figure(figsize=(11, 11.4), layout=layout)
         grid = figure.add_gridspec(len(findings) + 1, 5)
         for row, finding in enumerate(findings):
@@ -104,7 +104,8 @@ def _spectrum(axes: Any, finding: Finding) -> None:
     top = float(finding.spectrum["power"][shown].max())
     axes.set_ylim(0, 1.12 * top)
     axes.annotate(
-        f"strongest period\n{period:.1f} {series.step}s",
+        f"strongest period\n{period:.1f} {series.step}s"
+        + ("" if series.step == "year" else f" = {finding.period_years:.2f} years"),
         (peak, top),
         xytext=(9, 2),
         textcoords="offset points",
@@ -115,6 +116,7 @@ def _spectrum(axes: Any, finding: Finding) -> None:
     axes.set_title("Its spectrum: signal.spectrum")
     axes.set_xlabel("cycles per year")
     axes.set_ylabel(f"power ({series.unit}² {series.step}s)")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     axes.set_xlim(0, SHOWN_CYCLES[series.name])
 
 
@@ -139,7 +141,7 @@ def _waiting(axes: Any, bands: list[Band]) -> None:
     axes.set_title("Waiting times by band")
     axes.set_xlabel("milliseconds from publishing to the start of the task")
     axes.set_ylabel("jobs begun by then (%)")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.98))
+    axes.legend(loc="best")
 
 
 def _ledger(axes: Any, bands: list[Band]) -> None:
@@ -150,7 +152,7 @@ def _ledger(axes: Any, bands: list[Band]) -> None:
         "queued",
         "done",
         "failed",
-        "un-\nanswered",
+        "no\nanswer",
         "p50\n(ms)",
         "p95\n(ms)",
         "p99\n(ms)",
@@ -178,3 +180,25 @@ def _ledger(axes: Any, bands: list[Band]) -> None:
             )
         if row == 0:
             cell.set_text_props(color=FAINT)
+    axes.text(0.0, 0.4, _sentences(bands), va="top", linespacing=1.6, transform=axes.transAxes)
+
+
+def _sentences(bands: list[Band]) -> str:
+    low = next(band for band in bands if band.name == "low")
+    high = next(band for band in bands if band.name == "high")
+    lines = []
+    if high.waited_s.size and low.waited_s.size:
+        lines += [
+            f"While {low.queued:,} smoothing jobs took their turn, half of",
+            f"the urgent calls began within {np.median(high.waited_s) * 1e3:,.0f} ms"
+            f" (low: {np.median(low.waited_s) * 1e3:,.0f} ms).",
+            "",
+        ]
+    queued = sum(band.queued for band in bands)
+    done, failed = (sum(band.fates[fate] for band in bands) for fate in ("done", "failed"))
+    lines += [
+        f"The ledger {'closes' if all(band.closed for band in bands) else 'is open'}:",
+        f"{queued:,} queued, {done:,} done, {failed:,} failed,"
+        f" {queued - done - failed:,} without an answer.",
+    ]
+    return "\n".join(lines)
