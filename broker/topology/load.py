@@ -233,11 +233,14 @@ def _unresolved(value: Any, path: DataPath, source: Source) -> Iterator[Problem]
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _unresolved(inner, (*path, index), source)
-    elif isinstance(value, str) and _REFERENCE.search(value):
-        # Schemas of jobs are data of other people.
-        if path != ("broker", "url") and path[0] != "jobs":
-            text = f"{value!r}: ${{...}} is resolved in broker.url only, by this version"
-            yield Problem(source.value(path), "error", "reference", text)
+    # What stands under `jobs` are schemas: data of other people.
+    elif path[:1] != ("jobs",) and path != ("broker", "url") and _refers(value):
+        text = f"{value!r}: ${{...}} is resolved in broker.url only, by this version"
+        yield Problem(source.value(path), "error", "reference", text)
+
+
+def _refers(value: Any) -> bool:
+    return isinstance(value, str) and _REFERENCE.search(value) is not None
 
 
 def _place(finding: Finding, source: Source) -> Problem:

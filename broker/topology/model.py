@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
@@ -289,6 +291,20 @@ class Topology(Strict):
         from broker.topology.load import load
 
         return load(path)
+
+    def broker_url(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """Return `broker.url` with its ${VAR} and ${file:PATH} resolved, or None.
+
+        Raises:
+            TopologyError: a variable is not set, or a file cannot be read.
+        """
+        from broker.topology.load import resolve
+        from broker.topology.source import Position
+
+        if self.broker.url is None:
+            return None
+        place = self._source.value(("broker", "url")) if self._source else Position("topology")
+        return resolve(self.broker.url, environ=environ, position=place)
 
     @property
     def source(self) -> Source | None:

@@ -19,7 +19,7 @@ DataPath = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
 # Aliases multiply: ten lines of YAML can name a billion values.
-_NODE_LIMIT = 2_000_000
+_NODE_LIMIT = 500_000
 
 
 @dataclass(frozen=True, slots=True)
