@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace, interruption: Interruption) -> int:
     path = ROOT / "topology.yaml"
     topology = Topology.load(path)
     with ExitStack() as stack:
-        address, environment = _rabbitmq(stack, topology, console, interruption)
+        address, environment, ends = _rabbitmq(stack, topology, console, interruption)
         with _step(console, f"applied {path.name} to virtual host {address.vhost_name!r}"):
             rabbitry(
                 *("topology", "apply", "--yes", "--topology", str(path)),
@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace, interruption: Interruption) -> int:
             )
         version = _version(address)
         ending = time.monotonic()
-    _say(console, "ended the daemons, and RabbitMQ if it was started here", ending)
+    _say(console, f"ended the daemons{' and the private RabbitMQ' if ends else ''}", ending)
     interruption.check()
     rabbitmq = {"version": version, "url": address.redacted}
     return _report(options.out, series, queued, outcomes, rabbitmq, started, console, interruption)
@@ -111,7 +111,8 @@ def _run(options: argparse.Namespace, interruption: Interruption) -> int:
 
 def _rabbitmq(
     stack: ExitStack, topology: Topology, console: Console, interruption: Interruption
-) -> tuple[Address, dict[str, str]]:
+) -> tuple[Address, dict[str, str], bool]:
+    """Return where RabbitMQ is, the environment of our commands, and whether we shall end it."""
     from broker.connection import resolve_address
 
     environment = dict(os.environ)
@@ -120,16 +121,18 @@ def _rabbitmq(
     environment.pop("RABBITRY_JSON", None)
     given = environment.get("RABBITRY_URL")
     began = time.monotonic()
+    ends = False
     if given:
         how = "given by RABBITRY_URL"
     else:
         environment.pop("RABBITRY_MANAGEMENT_URL", None)
         given, before = stack.enter_context(private_rabbitmq(environment, interruption))
-        how = "running before, stays" if before else "private, started for the demo"
+        ends = not before
+        how = "private, started for the demo" if ends else "private, running before: it stays"
     address = resolve_address(given, vhost=topology.vhost.name, environ=environment)
     environment["RABBITRY_URL"] = address.url
     _say(console, f"RabbitMQ at {address.host}:{address.port} ({how})", began)
-    return address, environment
+    return address, environment, ends
 
 
 def _load(

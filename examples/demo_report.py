@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 
 PERCENTILES = (50, 95, 99)
 FATES = ("done", "failed", "unanswered")
+# Of the table: it fits into 80 characters.
+COLUMNS = (
+    *("band", "queued", "done", "failed", "no answer"),
+    *(f"wait p{percent}" for percent in PERCENTILES),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,7 @@ def rows(bands: list[Band]) -> list[list[str]]:
     table = []
     for band in bands:
         times = (
-            "" if value is None else f"{value:,.0f}" for value in band.percentiles_ms().values()
+            "" if value is None else f"{value:,.0f} ms" for value in band.percentiles_ms().values()
         )
         counts = (f"{number:,}" for number in (band.queued, *band.fates.values()))
         table.append([band.name, *counts, *times])
@@ -152,6 +157,3 @@ def rows(bands: list[Band]) -> list[list[str]]:
     totals += [sum(band.fates[fate] for band in bands) for fate in FATES]
     table.append(["all", *(f"{total:,}" for total in totals), *[""] * len(PERCENTILES)])
     return table
-
-
-COLUMNS = ("band", "queued", *FATES, *(f"waited p{percent} (ms)" for percent in PERCENTILES))

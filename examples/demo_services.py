@@ -18,8 +18,10 @@ from broker.errors import EXIT_FAILED, RabbitryError
 
 COMMAND_TIMEOUT_S = 600.0
 READY_TIMEOUT_S = 60.0
-# A daemon is given its grace of 25 s, then killed.
-GRACE_S = 30.0
+# A command that is interrupted may have a RabbitMQ to end.
+COMMAND_GRACE_S = 30.0
+# Short, since a daemon has nothing left to do: every job is answered, or nobody waits any more.
+DAEMON_GRACE_S = 8.0
 LOOK_EVERY_S = 0.1
 LOG_LINES = 12
 
@@ -92,7 +94,7 @@ def rabbitry(
             if not told and (late or (interruption is not None and interruption.requested)):
                 # It has things of its own to end: it is told, and waited for.
                 process.send_signal(signal.SIGINT)
-                told, deadline = True, time.monotonic() + GRACE_S
+                told, deadline = True, time.monotonic() + COMMAND_GRACE_S
             elif told and late:
                 process.kill()
     if interruption is not None:
@@ -222,7 +224,7 @@ def daemons(
         for daemon in started:
             with suppress(ProcessLookupError):
                 daemon.process.terminate()
-        deadline = time.monotonic() + GRACE_S
+        deadline = time.monotonic() + DAEMON_GRACE_S
         for daemon in started:
             daemon.stop(timeout_s=max(0.0, deadline - time.monotonic()))
 
