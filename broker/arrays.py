@@ -7,6 +7,7 @@ The layout is written down in ``docs/reference/message.md``. `pack` joins a body
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -52,7 +53,10 @@ def part_of(array: np.ndarray[Any, Any]) -> list[bytes | memoryview]:
     except (ValueError, UnicodeEncodeError):
         # Long or non-Latin field names need a later version of the format: let numpy choose.
         whole = BytesIO()
-        np.lib.format.write_array(whole, array, allow_pickle=False)
+        with warnings.catch_warnings():
+            # It warns that a numpy before 1.17 could not read this; ours can.
+            warnings.simplefilter("ignore", UserWarning)
+            np.lib.format.write_array(whole, array, allow_pickle=False)
         return [whole.getvalue()]
     flat = array.reshape(-1, order="A")
     if dtype.itemsize == 0 or flat.size == 0:

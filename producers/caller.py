@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from broker.body import Serializer
-from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel, Receipt, Routed
+from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
 from broker.connection import resolve_address
 from broker.contracts import Contract, Job, contract_of
 from broker.errors import (
@@ -26,6 +26,7 @@ from broker.errors import (
     RemoteError,
 )
 from broker.message import Reply, job_message, read_reply
+from broker.receipt import Receipt, Routed
 from broker.topology import Topology
 
 logger = logging.getLogger("rabbitry.call")

@@ -9,11 +9,12 @@ from types import TracebackType
 from typing import Any
 
 from broker.body import Serializer
-from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel, Receipt
+from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
 from broker.connection import resolve_address
 from broker.contracts import Contract, Job, contract_of
 from broker.errors import InvalidInput
 from broker.message import job_message
+from broker.receipt import Receipt
 from broker.topology import Topology
 
 

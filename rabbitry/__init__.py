@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from broker.confirmed import Receipt, Routed
     from broker.contracts import Job
     from broker.errors import (
         AccessRefused,
@@ -33,13 +32,13 @@ if TYPE_CHECKING:
         Unroutable,
         VirtualHostMissing,
     )
+    from broker.receipt import Receipt, Routed
     from broker.topology import Topology
     from consumers.job import current_job, job
     from producers.caller import Caller
     from producers.publisher import Publisher
 
 _ROOMS = {
-    "broker.confirmed": ("Receipt", "Routed"),
     "broker.contracts": ("Job",),
     "broker.errors": (
         "AccessRefused",
@@ -62,6 +61,7 @@ _ROOMS = {
         "Unroutable",
         "VirtualHostMissing",
     ),
+    "broker.receipt": ("Receipt", "Routed"),
     "broker.topology": ("Topology",),
     "consumers.job": ("current_job", "job"),
     "producers.caller": ("Caller",),
