@@ -1,0 +1,61 @@
+"""Writes the generated part of the reference: ``docs/reference/commands.md`` from the help texts.
+
+``python docs/generate.py`` writes it, ``--check`` only says whether it is up to date.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from rabbitry.cli import cli
+
+TARGET = Path(__file__).parent / "reference" / "commands.md"
+HEAD = """\
+# Commands
+
+Generated from the help texts by `make docs`.
+"""
+
+
+def commands(
+    command: click.Command, path: tuple[str, ...], parent: click.Context | None = None
+) -> Iterator[tuple[tuple[str, ...], click.Command, click.Context]]:
+    """Yield a command and all commands below it, in the order of the help."""
+    context = click.Context(
+        command, info_name=path[-1], parent=parent, **(command.context_settings or {})
+    )
+    yield path, command, context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            if child is not None and not child.hidden:
+                yield from commands(child, (*path, name), context)
+
+
+def reference() -> str:
+    """Return the text of the reference."""
+    parts = [HEAD]
+    for path, command, context in commands(cli, ("rabbitry",)):
+        text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+        parts.append(f"## {' '.join(path)}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def main() -> int:
+    """Write or check the reference."""
+    text = reference()
+    if "--check" in sys.argv[1:]:
+        if not TARGET.exists() or TARGET.read_text() != text:
+            sys.stderr.write(f"{TARGET.name} is out of date: run `make docs`\n")
+            return 1
+        return 0
+    TARGET.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
