@@ -9,6 +9,7 @@ that it started.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demo_services import Daemon, Interruption, daemons, private_rabbitmq, rabbitry
+from demo_services import Daemon, DemoError, Interruption, daemons, private_rabbitmq, rabbitry
 
 from broker.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RabbitryError
 
@@ -46,6 +47,9 @@ def main() -> int:
     except RabbitryError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return exc.exit_code
+    except OSError as exc:
+        print(f"Error: {exc.filename or 'the demo'}: {exc.strerror or exc}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 def _options() -> argparse.Namespace:
@@ -73,6 +77,8 @@ def _run(options: argparse.Namespace, interruption: Interruption) -> int:
 
     from broker.topology import Topology
 
+    if importlib.util.find_spec("matplotlib") is None:
+        raise DemoError("the demo draws with matplotlib: `pip install 'rabbitry[demo]'` first")
     console = Console(stderr=True, highlight=False)
     started = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ def rabbitry(
     if interruption is not None:
         interruption.check()
     if process.returncode != 0:
-        detail = "" if show else ": " + " ".join((complaint or "").split())
+        detail = "" if show else ": " + " ".join((complaint or "").split()).removeprefix("Error: ")
         raise DemoError(
             f"`rabbitry {' '.join(arguments)}` ended with exit code {process.returncode}{detail}",
             exit_code=process.returncode if process.returncode > 0 else EXIT_FAILED,
