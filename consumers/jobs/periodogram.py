@@ -88,12 +88,14 @@ def _without_gaps(series: Floats) -> Floats:
 
 def _without_trend(samples: Floats, *, detrend: bool) -> Floats:
     rest: Floats = samples - samples.mean()
+    least = ROUNDING * np.max(np.abs(samples))
+    if np.max(np.abs(rest)) <= least:
+        raise ValueError("the series is constant: it has no period")
     if detrend:
         time = np.linspace(-1.0, 1.0, samples.size)
         rest = rest - time * (time @ rest / (time @ time))
-    if np.max(np.abs(rest)) <= ROUNDING * np.max(np.abs(samples)):
-        what = "a straight line" if detrend else "constant"
-        raise ValueError(f"the series is {what}: it has no period")
+        if np.max(np.abs(rest)) <= least:
+            raise ValueError("the series is a straight line: it has no period")
     return rest
 
 

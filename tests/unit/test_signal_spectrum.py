@@ -99,7 +99,7 @@ def test_scale_and_shift_leave_the_period_alone(values, exponent, shift):
         ([1, 2, 3], {}, "at least 4 samples, the series has 3 of 3"),
         ([1, np.nan, 2, 3, np.nan], {}, "3 of 5 present"),
         ([np.nan] * 9, {}, "0 of 9 present"),
-        ([7.3] * 50, {}, "straight line"),
+        ([7.3] * 50, {}, "constant"),
         ([7.3] * 50, {"detrend": False}, "constant"),
         (np.arange(50) * 0.1 + 1e9, {}, "straight line"),
         (np.ones((4, 4)), {}, "one dimension"),
