@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from broker.errors import BrokerUnavailable
+from broker.errors import AccessRefused, BrokerUnavailable
 from broker.management import Management
 from broker.topology.objects import (
     BINDING,
@@ -150,12 +150,19 @@ def _bindings(management: Management, vhost: str) -> Iterator[Object]:
 
 
 def _binding_answers(management: Management, vhost: str) -> list[dict[str, Any]]:
+    # RabbitMQ fails here on a key with "~" and arguments, but not in the definitions, which
+    # only an administrator may read.
     try:
         answers: list[dict[str, Any]] = management.get("bindings", vhost)
     except BrokerUnavailable as exc:
-        # RabbitMQ fails on a key with "~" and arguments here, but not in the definitions,
-        # which only an administrator may read.
         if type(exc) is not BrokerUnavailable:
             raise
-        answers = management.get("definitions", vhost)["bindings"]
+        try:
+            answers = management.get("definitions", vhost)["bindings"]
+        except AccessRefused:
+            raise AccessRefused(
+                f"RabbitMQ cannot list the bindings of virtual host {vhost!r} ({exc}): probably"
+                " one has ~ in its routing key and arguments; an administrator can still read"
+                " them, so run this as one"
+            ) from exc
     return answers
