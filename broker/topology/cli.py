@@ -146,13 +146,11 @@ def apply(session: Session, yes: bool) -> int:
             )
     if session.json:
         print_json(outcome.document())
-    _account(outcome)
-    if outcome.complete:
-        return EXIT_DONE
-    # Nothing written and nothing but an error to tell: the error has the better exit code.
+    # Nothing done and one error to tell: it has the better exit code.
     if outcome.error is not None and not outcome.done:
         raise outcome.error
-    return EXIT_DIFFERS
+    _account(outcome)
+    return EXIT_DONE if outcome.complete else EXIT_DIFFERS
 
 
 def _management(session: Session, topology: Topology) -> Management:

@@ -10,7 +10,9 @@ from typing import Any, Literal
 from broker.topology.objects import (
     CHANGEABLE,
     CREATION_ORDER,
+    EXCHANGE,
     POLICY,
+    QUEUE,
     VHOST,
     Desired,
     Identity,
@@ -120,7 +122,7 @@ def make_plan(desired: Desired, observed: Observed) -> Plan:
         for each in desired.objects.values()
         if (change := _compare(each, observed.objects.get(each.identity))) is not None
     ]
-    changes.sort(key=lambda change: _position(change.identity))
+    changes.sort(key=lambda change: _order(change, desired))
     own: list[Object] = []
     foreign: list[Object] = []
     for identity, there in observed.objects.items():
@@ -188,6 +190,27 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _position(identity: Identity) -> tuple[int, tuple[str, ...]]:
     return CREATION_ORDER.index(identity.kind), identity.name
+
+
+def _order(change: Change, desired: Desired) -> tuple[int, int, tuple[str, ...]]:
+    kind, name = _position(change.identity)
+    rank = 0 if change.action == "create" else 1
+    if change.action == "update" and change.identity.kind == POLICY:
+        # A policy lets go of a queue only when the one that takes it over is in force.
+        rank += _lets_go(change, desired)
+    return kind, rank, name
+
+
+def _lets_go(change: Change, desired: Desired) -> bool:
+    assert change.before is not None
+    assert change.after is not None
+    expression = _expression(change.before.attributes["pattern"])
+    return expression is not None and any(
+        each.identity.kind in (EXCHANGE, QUEUE)
+        and each.identity.name[0] not in change.after.covers
+        and expression.search(each.identity.name[0])
+        for each in desired.objects.values()
+    )
 
 
 def _an(kind: str) -> str:

@@ -153,6 +153,21 @@ def test_own_policies_that_nothing_needs_any_more_are_deleted_last() -> None:
     assert [change.action for change in plan.changes] == ["create", "delete"]
 
 
+def test_a_policy_lets_go_of_a_queue_after_another_has_taken_it_over() -> None:
+    def wanted(**lengths: int) -> Desired:
+        queues = {name: {"max_length": length} for name, length in lengths.items()}
+        return compile_topology(topology(queues=queues))
+
+    # "b" moves between two policies that both exist, once in each direction of their names.
+    for old, new in (({"b": 1}, {"b": 2}), ({"b": 2}, {"b": 1})):
+        plan = make_plan(wanted(a=1, c=2, **new), observed(wanted(a=1, c=2, **old)))
+        first, last = (change.after for change in plan.changes)
+        assert first is not None
+        assert last is not None
+        assert "b" in first.covers
+        assert "b" not in last.covers
+
+
 _POLICY = {"apply-to": "all", "pattern": ".*", "priority": 1, "definition": {"max-length": 1}}
 
 
