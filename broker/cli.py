@@ -51,13 +51,13 @@ class Session:
 
         Without a topology the file is read if it is there: its address and virtual host count.
         """
-        from broker.connection import resolve_address
+        from broker.connection import address_of, resolve_address
 
         if topology is None and self.topology_path.exists():
             topology = self.load_topology()
         if topology is None:
             return resolve_address(self.url)
-        return resolve_address(self.url, file_url=topology.broker.url, vhost=topology.vhost.name)
+        return address_of(topology, self.url)
 
 
 def common_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

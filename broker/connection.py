@@ -22,6 +22,8 @@ from broker.errors import (
 if TYPE_CHECKING:
     import kombu
 
+    from broker.topology import Topology
+
 DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
 DEFAULT_VHOST = "/"
 # RabbitMQ's own convention: AMQP 5672 and management 15672, TLS 5671 and 15671.
@@ -145,7 +147,7 @@ class Address:
 def resolve_address(
     url: str | None = None,
     *,
-    file_url: str | None = None,
+    file_url: Callable[[], str | None] | None = None,
     vhost: str | None = None,
     environ: Mapping[str, str] = os.environ,
     private_url: Callable[[], str | None] | None = None,
@@ -154,7 +156,8 @@ def resolve_address(
 
     Args:
         url: what the user gave, or None.
-        file_url: ``broker.url`` of the topology file, or None.
+        file_url: says ``broker.url`` of the topology file; asked only where it counts, since it
+            may need variables that are not set.
         vhost: the file's virtual host; one that is written in the URL wins over it.
         environ: the process's environment.
         private_url: says where the private node runs; `broker.local.private_url` by default.
@@ -162,7 +165,7 @@ def resolve_address(
     Raises:
         InvalidURL: the first URL found cannot be read.
     """
-    found = url or environ.get("RABBITRY_URL") or file_url
+    found = url or environ.get("RABBITRY_URL") or (file_url() if file_url else None)
     if not found:
         if private_url is None:
             from broker.local import private_url as url_of_private_node
@@ -173,6 +176,20 @@ def resolve_address(
     if address.vhost is None and vhost is not None:
         address = address.with_vhost(vhost)
     return address
+
+
+def address_of(topology: Topology, url: str | None = None) -> Address:
+    """Find RabbitMQ for a topology; see `resolve_address`.
+
+    Args:
+        topology: its virtual host counts unless the URL names one.
+        url: what the user gave, or None.
+
+    Raises:
+        InvalidURL: the first URL found cannot be read.
+        TopologyError: it is the file's, and a variable in it is not set.
+    """
+    return resolve_address(url, file_url=topology.broker_url, vhost=topology.vhost.name)
 
 
 def connect(
@@ -190,8 +207,8 @@ def connect(
     """
     connection = kombu_connection(address, timeout_s=timeout_s, heartbeat_s=heartbeat_s)
     with translated(address):
-        # Not ensure_connection(): it retries for ever, and hides the first error.
-        connection.connect()
+        # One attempt: connect() would try again after two seconds, by itself.
+        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
     return connection
 
 

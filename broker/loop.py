@@ -70,6 +70,7 @@ class ConnectionLoop:
         self._error: BrokerUnavailable | None = None
         self._connecting = False
         self._closing = False
+        self._ended = False
         self._retry_at = 0.0
         self._retry_s = RECONNECT_FIRST_S
         self._next_tick = 0.0
@@ -145,6 +146,9 @@ class ConnectionLoop:
                 if self._connection is not None:
                     self._guard(partial(self._serve, self._connection))
         finally:
+            with self._state:
+                self._ended = True
+            self._run_work()  # a connection that came too late is among it, and is closed
             self._close_connection(orderly=True)
             self._wake_in.close()
             self._wake_out.close()
@@ -248,7 +252,11 @@ class ConnectionLoop:
             error = exc
             self.soon(lambda: self._connect_failed(error))
         else:
-            self.soon(lambda: self._connect_done(connection))
+            with self._state:
+                if not self._ended:
+                    self.soon(lambda: self._connect_done(connection))
+                    return
+            connection.release()
 
     def _connect_failed(self, error: BrokerUnavailable) -> None:
         self._connecting = False

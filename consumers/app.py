@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import os
 
-from broker.connection import resolve_address
+from broker.connection import address_of
 from broker.topology import Topology
 from consumers.factory import make_app
 
 __all__ = ["app"]
 
 _topology = Topology.load(os.environ.get("RABBITRY_TOPOLOGY", "topology.yaml"))
-app = make_app(
-    _topology,
-    resolve_address(file_url=_topology.broker.url, vhost=_topology.vhost.name),
-)
+app = make_app(_topology, address_of(_topology))

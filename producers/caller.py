@@ -13,7 +13,7 @@ from typing import Any
 
 from broker.body import Serializer
 from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
-from broker.connection import resolve_address
+from broker.connection import address_of
 from broker.contracts import Contract, Job, contract_of
 from broker.errors import (
     CallTimeout,
@@ -105,7 +105,7 @@ class Caller:
         self._contracts: dict[str, Contract] = {}
         self._calls: dict[str, Call] = {}
         self._lock = threading.Lock()
-        address = resolve_address(url, file_url=topology.broker.url, vhost=topology.vhost.name)
+        address = address_of(topology, url)
         self._channel = ConfirmedChannel(
             address,
             name="rabbitry-caller",

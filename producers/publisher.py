@@ -10,7 +10,7 @@ from typing import Any
 
 from broker.body import Serializer
 from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
-from broker.connection import resolve_address
+from broker.connection import address_of
 from broker.contracts import Contract, Job, contract_of
 from broker.errors import InvalidInput
 from broker.message import job_message
@@ -44,7 +44,7 @@ class Publisher:
         self._serializer = serializer
         self._clock = clock
         self._contracts: dict[str, Contract] = {}
-        address = resolve_address(url, file_url=topology.broker.url, vhost=topology.vhost.name)
+        address = address_of(topology, url)
         self._channel = ConfirmedChannel(address, window=window)
 
     def connect(self, *, timeout_s: float = PUBLISH_TIMEOUT_S) -> None:

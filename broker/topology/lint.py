@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from broker.errors import did_you_mean
+from broker.schema import schema_problem
 from broker.topology.model import Queue, Topology
 from broker.topology.settings import (
     BUILT_IN_EXCHANGES,
@@ -173,6 +174,10 @@ def _dead_lettering(queue: Queue, path: tuple[str, ...]) -> Iterator[Finding]:
 def _jobs(topology: Topology) -> Iterator[Finding]:
     for name, job in topology.jobs.items():
         yield from _exchange_exists(topology, job.exchange, ("jobs", name, "exchange"))
+        for argument, schema in (job.arguments or {}).items():
+            problem = schema_problem(schema)
+            if problem:
+                yield Finding(("jobs", name, "arguments", argument), "json-schema", problem)
 
 
 def _workers(topology: Topology) -> Iterator[Finding]:

@@ -203,7 +203,7 @@ class JobSpec(Strict):
     """The exchange that it is published to."""
     routing_key: ShortText = ""
     """Its routing key."""
-    arguments: dict[str, dict[str, Any] | bool] | None = None
+    arguments: dict[str, dict[str, Any]] | None = None
     """A JSON Schema for each keyword argument, in the order of the parameters; one without
     `default` is required."""
     priority: Annotated[int, Field(ge=0, le=31)] | None = None
