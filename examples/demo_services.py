@@ -124,6 +124,12 @@ def private_rabbitmq(
         url = rabbitry(
             "broker", "up", environment=environment, interruption=interruption, show=True
         )
+    except BaseException:
+        if not running:
+            with suppress(DemoError):  # what went wrong first is what is told
+                rabbitry("broker", "down", environment=environment)
+        raise
+    try:
         yield url.strip().splitlines()[-1], running
     finally:
         if not running:

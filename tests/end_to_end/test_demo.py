@@ -68,8 +68,8 @@ class Demo:
 
 
 @pytest.fixture
-def demo(fresh_vhost, tmp_path) -> Iterator[Demo]:
-    running = Demo(fresh_vhost.url, fresh_vhost.management_url, tmp_path / "out")
+def demo(rabbitmq, vhost, tmp_path) -> Iterator[Demo]:
+    running = Demo(rabbitmq.address(vhost).url, rabbitmq.management_url, tmp_path / "out")
     yield running
     for pid in running.processes():  # only where a test has failed
         os.kill(pid, signal.SIGKILL)
