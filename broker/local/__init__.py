@@ -1,0 +1,246 @@
+"""A private RabbitMQ for development, the demo and the tests.
+
+It never touches a RabbitMQ that is already there: ports, cookie, data and log are its own, and
+everything listens on loopback. `up` takes the first of three ways that this machine offers.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from broker.errors import LocalNodeError, RabbitryError
+from broker.local.ports import choose_ports
+from broker.local.state import (
+    WAYS,
+    Home,
+    Node,
+    State,
+    WayName,
+    load,
+    private_url,
+    save,
+)
+from broker.local.way import Say, Unavailable, Way
+
+__all__ = ["Home", "State", "down", "fetch_root", "logs", "private_url", "status", "up"]
+
+READY_S = 90.0
+USER = "rabbitry"
+
+
+def up(home: Home | None = None, *, way: str | None = None, say: Say | None = None) -> State:
+    """Start the private RabbitMQ where it does not run, and wait until it is ready.
+
+    Args:
+        home: where it lives; by default as the environment names it.
+        way: ``engine``, ``path`` or ``debian``, to take this way and no other.
+        say: told what is being done.
+
+    Raises:
+        LocalNodeError: no way can be taken, or RabbitMQ does not start.
+    """
+    home, say = home or Home.default(), say or _silent
+    if way is not None and way not in WAYS:
+        raise LocalNodeError(f"there is no way {way!r}; there are: {', '.join(WAYS)}")
+    with home.locked(say):
+        state = load(home)
+        if state is not None and state.phase == "running" and way in (None, state.way):
+            if _answers(state) and _way(state.way).running(home, state.nodes[0]):
+                return state
+            say("the private RabbitMQ ended or does not answer; starting it anew")
+        _stop_all(home)
+        name, chosen = _choose(home, state, way, say)
+        state = _begin(home, state, name)
+        say(f"starting RabbitMQ ({name})")
+        try:
+            node = chosen.start(home, state, state.nodes[0])
+            state = replace(state, nodes=(node,))
+            save(home, state)
+            version = _wait_ready(home, state, chosen)
+        except BaseException:
+            # Also on Ctrl-C: nothing half-started stays behind.
+            chosen.stop(home, state.nodes[0])
+            save(home, _stopped(state))
+            raise
+        state = replace(state, phase="running", version=version)
+        save(home, state)
+        return state
+
+
+def down(home: Home | None = None, *, purge: bool = False, say: Say | None = None) -> bool:
+    """End what `up` started, and nothing else.
+
+    Args:
+        home: where it lives.
+        purge: remove its data, settings and log too; a fetched root folder stays.
+        say: told what is being done.
+
+    Returns:
+        Whether there was anything to end or remove.
+    """
+    home, say = home or Home.default(), say or _silent
+    with home.locked(say):
+        existed = _stop_all(home)
+        try:
+            state = load(home)
+        except LocalNodeError:
+            if not purge:
+                raise
+            state = None
+        if purge:
+            existed = existed or home.node.exists()
+            if state is not None:
+                _way(state.way).purge(home)
+            if home.node.exists():
+                shutil.rmtree(home.node)
+        elif state is not None and state.phase != "stopped":
+            save(home, _stopped(state))
+        return existed
+
+
+def status(home: Home | None = None) -> State | None:
+    """Return the private RabbitMQ if it runs, else None."""
+    home = home or Home.default()
+    state = load(home)
+    if state is None or state.phase != "running":
+        return None
+    return state if _way(state.way).running(home, state.nodes[0]) else None
+
+
+def logs(home: Home | None = None, *, lines: int = 100) -> str:
+    """Return the last lines of the log, also of a node that has ended.
+
+    Raises:
+        LocalNodeError: there never was one.
+    """
+    home = home or Home.default()
+    state = load(home)
+    if state is None:
+        raise LocalNodeError("there is no private RabbitMQ; `rabbitry broker up` starts one")
+    return _way(state.way).log(home, lines=lines)
+
+
+def fetch_root(home: Home | None = None, *, say: Say | None = None) -> Path:
+    """Fetch RabbitMQ from Debian's packages where that has not been done; return the folder.
+
+    Raises:
+        LocalNodeError: it cannot be fetched here.
+    """
+    from broker.local.debian import fetch
+
+    try:
+        return fetch(home or Home.default(), say or _silent)
+    except Unavailable as exc:
+        raise LocalNodeError(f"RabbitMQ cannot be fetched from Debian's packages: {exc}") from exc
+
+
+# -- starting -------------------------------------------------------------------------
+
+
+def _way(name: WayName) -> Way:
+    # Each is imported only when it is taken: `private_url` is asked by nearly every command.
+    if name == "engine":
+        from broker.local.engine import Engine
+
+        return Engine()
+    if name == "path":
+        from broker.local.path import OnPath
+
+        return OnPath()
+    from broker.local.debian import Debian
+
+    return Debian()
+
+
+def _choose(home: Home, state: State | None, forced: str | None, say: Say) -> tuple[WayName, Way]:
+    # Data lies with the way that made it: that one is tried first.
+    order = [name for name in WAYS if forced in (None, name)]
+    if state is not None and state.way in order:
+        order = [state.way, *(name for name in order if name != state.way)]
+    reasons = []
+    for name in order:
+        way = _way(name)
+        try:
+            way.prepare(home, say)
+        except Unavailable as exc:
+            reasons.append(f"{name}: {exc}")
+            say(f"not by way of {name}: {exc}")
+        else:
+            return name, way
+    raise LocalNodeError(
+        f"no RabbitMQ can be started here ({'; '.join(reasons)}). Three remedies: start Docker or"
+        " Podman; put a rabbitmq-server of at least 4.0 on the PATH; or run this as root on Debian"
+        " or Ubuntu, where it fetches RabbitMQ 4.3 by itself"
+    )
+
+
+def _begin(home: Home, state: State | None, way: WayName) -> State:
+    kept = state.nodes[0].ports if state is not None else None
+    node = Node(name="rabbitry@localhost", ports=choose_ports(home.path, kept=kept))
+    state = State(
+        phase="starting",
+        way=way,
+        # The password of the data, which keeps its users.
+        user=state.user if state is not None else USER,
+        password=state.password if state is not None else secrets.token_urlsafe(18),
+        nodes=(node,),
+    )
+    save(home, state)
+    return state
+
+
+def _stopped(state: State) -> State:
+    nodes = tuple(Node(name=node.name, ports=node.ports) for node in state.nodes)
+    return replace(state, phase="stopped", nodes=nodes)
+
+
+def _stop_all(home: Home) -> bool:
+    """End every trace of a node, whichever way it was started and whatever is recorded."""
+    existed = False
+    for name in WAYS:
+        existed = _way(name).stop(home, None) or existed
+    return existed
+
+
+def _wait_ready(home: Home, state: State, way: Way) -> str:
+    from broker.connection import Address, connect
+    from broker.management import Management
+
+    address = Address.parse(state.url, management_url=state.management_url)
+    deadline = time.monotonic() + READY_S
+    trouble: Exception | None = None
+    while time.monotonic() < deadline:
+        if not way.running(home, state.nodes[0]):
+            break
+        try:
+            with Management(address, timeout_s=5) as management:
+                version = management.version()
+            connect(address, timeout_s=5).release()
+            return version
+        except RabbitryError as exc:
+            trouble = exc
+        time.sleep(0.1)
+    log = way.log(home, lines=15)
+    what = "ended" if not way.running(home, state.nodes[0]) else f"is not ready in {READY_S:g} s"
+    raise LocalNodeError(
+        f"the private RabbitMQ {what}{f' ({trouble})' if trouble else ''};"
+        f" `rabbitry broker logs` shows more. The end of its log:\n{log}"
+    )
+
+
+def _answers(state: State) -> bool:
+    from broker.connection import Address, connect
+
+    try:
+        connect(Address.parse(state.url), timeout_s=5).release()
+    except RabbitryError:
+        return False
+    return True
+
+
+def _silent(text: str, fraction: float | None = None, /) -> None:
+    """Say nothing."""
