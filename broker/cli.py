@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +46,14 @@ class Session:
         from broker.topology import Topology
 
         return Topology.load(self.topology_path)
+
+    @property
+    def address_names_vhost(self) -> bool:
+        """Whether the URL that the user gave names a virtual host."""
+        from broker.connection import Address
+
+        url = self.url or os.environ.get("RABBITRY_URL")
+        return url is not None and Address.parse(url).vhost is not None
 
     def address(self, topology: Topology | None = None) -> Address:
         """Find RabbitMQ; the virtual host is the topology's unless the URL names one.
@@ -164,11 +173,21 @@ def stdout_console() -> Console:
 @common_options("topology", "url", "json")
 def ping(session: Session) -> None:
     """Connect to RabbitMQ, open a channel, say PONG."""
-    from broker.connection import connect, translated
+    from broker.connection import DEFAULT_VHOST, connect, translated
+    from broker.errors import VirtualHostMissing
 
     address = session.address()
     started = time.perf_counter()
-    connection = connect(address)
+    try:
+        connection = connect(address)
+    except VirtualHostMissing as exc:
+        if session.address_names_vhost:
+            raise
+        # The file's own, which nobody has applied yet: RabbitMQ is there all the same.
+        note(str(exc))
+        address = address.with_vhost(DEFAULT_VHOST)
+        started = time.perf_counter()
+        connection = connect(address)
     try:
         connected = time.perf_counter()
         with translated(address):

@@ -141,7 +141,7 @@ class State:
     def url(self) -> str:
         """The AMQP URL, password included: a throw-away one, of a node on loopback."""
         port = self.nodes[0].ports.amqp
-        return f"amqp://{quote(self.user)}:{quote(self.password)}@{HOST}:{port}/"
+        return f"amqp://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{HOST}:{port}/"
 
     @property
     def management_url(self) -> str:

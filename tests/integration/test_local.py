@@ -1,0 +1,144 @@
+"""The private RabbitMQ: started once, found again after every crash, ended without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import amqp
+import pytest
+
+from broker import local
+from broker.connection import Address, connect
+from broker.local.process import NODE_MARKER, marked
+from broker.local.state import Home
+from broker.management import Management
+from tests.waiting import until
+
+WAY = "debian"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    # The fetched RabbitMQ is shared with the developer's own node; everything else is not.
+    if sys.platform != "linux" or os.geteuid() != 0 or not Path("/etc/debian_version").exists():
+        pytest.skip("Debian's packages are for root on Debian")
+    home = Home(path=tmp_path / "home", roots=Home.default().roots)
+    yield home
+    local.down(home, purge=True)
+
+
+def publish(url: str, text: str) -> None:
+    connection = connect(Address.parse(url))
+    channel = connection.channel()
+    channel.confirm_select()
+    channel.queue_declare(
+        "kept", durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
+    )
+    confirmed: list[int] = []
+    channel.events["basic_ack"].add(lambda tag, multiple: confirmed.append(tag))
+    channel.basic_publish(amqp.Message(text, delivery_mode=2), "", "kept")
+    while not confirmed:
+        connection.drain_events(timeout=10)
+    connection.release()
+
+
+def taken(url: str) -> list[str]:
+    connection = connect(Address.parse(url))
+    found = []
+    while message := connection.default_channel.basic_get("kept", no_ack=True):
+        found.append(message.body)
+    connection.release()
+    return found
+
+
+def test_its_data_outlives_a_stop_and_a_kill(home: Home) -> None:
+    state = local.up(home, way=WAY)
+    assert local.up(home) == state
+    assert local.status(home) == state
+    assert local.private_url(home) == state.url
+    with Management(Address.parse(state.url)) as management:
+        denied = {
+            each["name"]
+            for each in management.get("deprecated-features")
+            if each["state"] == "denied"
+        }
+        node = management.get("nodes")[0]
+    assert {"transient_nonexcl_queues", "global_qos"} <= denied
+    plugins = {"rabbitmq_management", "rabbitmq_prometheus", "rabbitmq_shovel"}
+    assert plugins <= {application["name"] for application in node["applications"]}
+
+    publish(state.url, "before the stop")
+    assert local.down(home) is True
+    assert local.status(home) is None
+    assert local.private_url(home) is None
+    assert marked(NODE_MARKER, str(home.path)) == []
+    assert local.down(home) is False
+
+    again = local.up(home)
+    assert again.url == state.url
+    publish(again.url, "before the kill")
+    process = again.nodes[0].process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    until(lambda: local.status(home) is None, timeout_s=10, what="the node to be gone")
+    once_more = local.up(home)
+    assert once_more.url == state.url
+    assert taken(once_more.url) == ["before the stop", "before the kill"]
+
+    assert local.down(home, purge=True) is True
+    assert not home.node.exists()
+    assert marked(NODE_MARKER, str(home.path)) == []
+
+
+def test_two_ups_at_once_start_one_node_and_everything_listens_on_loopback(
+    home: Home, tmp_path: Path
+) -> None:
+    env = {**os.environ, "RABBITRY_HOME": str(home.path), "RABBITRY_ROOTS": str(home.roots)}
+    command = [sys.executable, "-m", "rabbitry", "broker", "up", "--way", WAY]
+    both = [
+        subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    urls = [process.communicate(timeout=100)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert urls[0] == urls[1]
+    state = local.status(home)
+    assert state is not None
+    assert urls[0].strip() == state.url
+    ports = state.nodes[0].ports
+    listening = subprocess.run(["ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    places = {line.split()[3] for line in listening.splitlines()}
+    for port in (ports.amqp, ports.management, ports.prometheus, ports.distribution, ports.epmd):
+        assert f"127.0.0.1:{port}" in places
+        assert f"0.0.0.0:{port}" not in places
+        assert f"*:{port}" not in places
+
+
+def test_a_start_that_was_killed_half_way_is_cleared_away_by_the_next(home: Home) -> None:
+    env = {**os.environ, "RABBITRY_HOME": str(home.path), "RABBITRY_ROOTS": str(home.roots)}
+    command = [sys.executable, "-m", "rabbitry", "broker", "up", "--way", WAY]
+    half = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: marked(NODE_MARKER, str(home.path)), timeout_s=60, what="the node to be started")
+    half.kill()
+    half.wait()
+    assert local.status(home) is None
+    state = local.up(home, way=WAY)
+    assert local.status(home) == state
+
+
+def test_an_interrupted_fetch_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    from broker.local.debian import _remove, root_of
+
+    home = Home(path=tmp_path / "home", roots=tmp_path / "roots")
+    partial = root_of(home).with_suffix(".partial")
+    (partial / "usr").mkdir(parents=True)
+    assert not root_of(home).exists()
+    _remove(partial)
+    assert not partial.exists()
