@@ -19,7 +19,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from demo_services import Daemon, DemoError, Interruption, daemons, private_rabbitmq, rabbitry
+from demo_services import (
+    Daemon,
+    DemoError,
+    Interruption,
+    daemons,
+    drain,
+    private_rabbitmq,
+    rabbitry,
+)
 
 from broker.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, RabbitryError
 
@@ -103,6 +111,10 @@ def _run(options: argparse.Namespace, interruption: Interruption) -> int:
                     interruption=interruption,
                 )
             )
+        began = time.monotonic()
+        left = drain(address, DAEMONS.values(), interruption)
+        if left:
+            _say(console, f"took {left:,} messages of an earlier run out of the way", began)
         with _step(console, "every job ended"):
             series, queued, outcomes = _load(
                 options.jobs, topology, address, running, console, interruption

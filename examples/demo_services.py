@@ -7,17 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from broker.connection import Address, connect, translated
 from broker.errors import EXIT_FAILED, RabbitryError
 
 COMMAND_TIMEOUT_S = 600.0
 READY_TIMEOUT_S = 60.0
+DRAIN_TIMEOUT_S = 30.0
 # A command that is interrupted may have a RabbitMQ to end.
 COMMAND_GRACE_S = 30.0
 # Short, since a daemon has nothing left to do: every job is answered, or nobody waits any more.
@@ -249,12 +251,39 @@ def _wait_for(
         time.sleep(LOOK_EVERY_S)
 
 
+def drain(address: Address, queues: Iterable[str], interruption: Interruption) -> int:
+    """Wait until the queues are empty, so that what an earlier run left delays nothing of ours.
+
+    Somebody else may be publishing to them: after a while it goes on all the same.
+
+    Returns:
+        How many messages were ready at first.
+    """
+    deadline = time.monotonic() + DRAIN_TIMEOUT_S
+    first = left = messages(address, queues)
+    while left and time.monotonic() < deadline:
+        interruption.check()
+        time.sleep(LOOK_EVERY_S)
+        left = messages(address, queues)
+    return first
+
+
+def messages(address: Address, queues: Iterable[str]) -> int:
+    """Ask RabbitMQ how many messages are ready in these queues together."""
+    return sum(int(look_at(address, queue).message_count) for queue in queues)
+
+
 def consumers(address: Address, queue: str) -> int:
-    """Ask RabbitMQ passively how many consumers a queue has."""
+    """Ask RabbitMQ how many consumers a queue has."""
+    return int(look_at(address, queue).consumer_count)
+
+
+def look_at(address: Address, queue: str) -> Any:
+    """Declare a queue passively; returns py-amqp's answer: message_count, consumer_count."""
     connection = connect(address)
     try:
         with translated(address):
-            found = connection.default_channel.queue_declare(queue, passive=True)
-        return int(found.consumer_count)
+            found: Any = connection.default_channel.queue_declare(queue, passive=True)
+        return found
     finally:
         connection.release()

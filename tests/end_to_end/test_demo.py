@@ -22,18 +22,11 @@ MARK = "RABBITRY_DEMO_TEST"
 class Demo:
     """Runs of the demo in one virtual host; knows its processes by a mark in their environment."""
 
-    def __init__(self, url: str, management_url: str | None, out: Path) -> None:
+    def __init__(self, environment: dict[str, str], out: Path) -> None:
         self.out = out
-        self.mark = f"{MARK}={uuid.uuid4()}"
-        self.environment = {
-            **os.environ,
-            "RABBITRY_URL": url,
-            MARK: self.mark.partition("=")[2],
-            "PYTHONUNBUFFERED": "1",
-        }
-        self.environment.pop("RABBITRY_MANAGEMENT_URL", None)
-        if management_url:
-            self.environment["RABBITRY_MANAGEMENT_URL"] = management_url
+        value = str(uuid.uuid4())
+        self.mark = f"{MARK}={value}"
+        self.environment = {**environment, MARK: value, "PYTHONUNBUFFERED": "1"}
 
     def start(self, *, jobs: int) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -68,8 +61,8 @@ class Demo:
 
 
 @pytest.fixture
-def demo(rabbitmq, vhost, tmp_path) -> Iterator[Demo]:
-    running = Demo(rabbitmq.address(vhost).url, rabbitmq.management_url, tmp_path / "out")
+def demo(env, tmp_path) -> Iterator[Demo]:
+    running = Demo(env, tmp_path / "out")
     yield running
     for pid in running.processes():  # only where a test has failed
         os.kill(pid, signal.SIGKILL)
@@ -171,7 +164,8 @@ def test_a_daemon_that_dies_ends_the_demo_with_the_end_of_its_log(demo):
 
 
 def test_no_rabbitmq_is_one_sentence(tmp_path):
-    demo = Demo("amqp://guest:guest@127.0.0.1:1/x", None, tmp_path)
+    nowhere = {**os.environ, "RABBITRY_URL": "amqp://guest:guest@127.0.0.1:1/x"}
+    demo = Demo(nowhere, tmp_path)
     code, out, err = demo.run(jobs=20)
     assert code == 4
     assert out == ""
