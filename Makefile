@@ -1,0 +1,93 @@
+# `make help` lists the targets. Whatever needs Python finds it in .venv, made the first time
+# from a Python of 3.11 or newer and the versions in constraints.txt.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# PYTHON=/path/to/python chooses another one than the first that is found.
+PYTHON ?=
+CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 \
+	/usr/bin/python3 /usr/bin/python3.11
+
+# Also what pip fetches apart to build this project is of the versions in constraints.txt;
+# newer pips read the second name. Relative, since pip splits these at blanks.
+PIN := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak lint bench docs lock clean venv
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+demo: $(STAMP) ## real jobs through a real RabbitMQ in less than two minutes
+	@$(BIN)/python examples/demo.py
+
+test: $(STAMP) ## all tests; those that need a RabbitMQ find or start one
+	@$(BIN)/pytest
+
+soak: $(STAMP) ## the tests that take long
+	@$(BIN)/pytest -m soak
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## measure; see benchmarks/
+	@$(BIN)/python -m benchmarks
+
+docs: $(STAMP) ## write the generated pages of docs/reference anew
+	@$(BIN)/python docs/generate.py
+
+venv: $(STAMP) ## make .venv
+
+lock: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
+	@$(call make_venv,$(VENV)-lock)
+	@$(VENV)-lock/bin/python $(PIP_INSTALL) --upgrade -e '.[dev]' $$($(VENV)-lock/bin/python -c \
+		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	@sed -n '/^#/p' constraints.txt > $(VENV)-lock/constraints.txt
+	@$(VENV)-lock/bin/python -m pip freeze --exclude-editable >> $(VENV)-lock/constraints.txt
+	@mv $(VENV)-lock/constraints.txt constraints.txt
+	@rm -rf $(VENV)-lock
+	@git --no-pager diff --stat -- constraints.txt 2>/dev/null || true
+
+clean: ## remove .venv, caches and what the demo wrote
+	rm -rf $(VENV) $(VENV)-lock .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(call make_venv,$(VENV))
+	@echo "installing into $(VENV) the versions of constraints.txt" >&2
+	@$(PIN) $(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Debian keeps what `python -m venv` needs in a package of its own. A folder that has no pip is
+# what an attempt without that package left: it is made again.
+define make_venv
+set -eu; \
+if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+	python=; \
+	for candidate in $(CANDIDATES); do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+		then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "make: Python 3.11 or newer is needed and none was found; install python3," \
+			"or name one: make PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "installing Debian's python3-venv, which $$python lacks" >&2; \
+			apt-get update -qq >&2 && DEBIAN_FRONTEND=noninteractive \
+				apt-get install -qq -y --no-install-recommends python3-venv >/dev/null; \
+		fi; \
+		if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
+			echo "make: $$python cannot make a virtual environment;" \
+				"install the package python3-venv" >&2; exit 1; \
+		fi; \
+	fi; \
+	rm -rf $(1); \
+	"$$python" -m venv $(1); \
+fi
+endef
