@@ -1,0 +1,118 @@
+"""A real RabbitMQ for the run, a fresh virtual host for each test, the command as a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.management import Management
+from tests.rabbitmq import NoRabbitMQ, RabbitMQ, find, home_of_run
+
+ROOT = Path(__file__).resolve().parents[1]
+UNIT = ROOT / "tests" / "unit"
+
+FOUND = pytest.StashKey[RabbitMQ]()
+MISSING = pytest.StashKey[str]()
+
+EXIT_NO_RABBITMQ = 4
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Find RabbitMQ before the first test, so that the head of the report can name it."""
+    config = session.config
+    home = home_of_run(Path(tempfile.mkdtemp(prefix="rabbitry-tests-")))
+    # What the developer works with is none of the tests' business, but fetched roots are
+    # shared: they are large and never written to.
+    for name in ("RABBITRY_URL", "RABBITRY_MANAGEMENT_URL", "RABBITRY_TOPOLOGY"):
+        os.environ.pop(name, None)
+    os.environ["RABBITRY_HOME"] = str(home.path)
+    os.environ["RABBITRY_ROOTS"] = str(home.roots)
+
+    ending = contextlib.ExitStack()
+    config.add_cleanup(ending.close)
+    ending.callback(shutil.rmtree, home.path, ignore_errors=True)
+    if config.option.collectonly:
+        config.stash[MISSING] = "none looked for: tests are only collected"
+        return
+    if only_unit_tests(config):
+        config.stash[MISSING] = "none looked for: only tests/unit is asked for"
+        return
+    # What is started here must not outlive a run that is told to stop.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        config.stash[FOUND] = find(home, ending, lambda line: sys.stderr.write(f"{line}\n"))
+    except NoRabbitMQ as exc:
+        if os.environ.get("CI") or os.environ.get("RABBITRY_TEST_URL"):
+            pytest.exit(str(exc), returncode=EXIT_NO_RABBITMQ)
+        config.stash[MISSING] = str(exc)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which RabbitMQ the tests run against."""
+    found = config.stash.get(FOUND, None)
+    if found is None:
+        return f"RabbitMQ: {config.stash.get(MISSING, 'none')}"
+    return f"RabbitMQ: {found.version} ({found.way}), management {found.management_url}"
+
+
+def only_unit_tests(config: pytest.Config) -> bool:
+    """Say whether every path that is asked for lies in tests/unit."""
+    folder = config.invocation_params.dir
+    paths = [(folder / argument.partition("::")[0]).resolve() for argument in config.args]
+    return all(path.is_relative_to(UNIT) for path in paths)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(request: pytest.FixtureRequest) -> RabbitMQ:
+    """The RabbitMQ of this run."""
+    stash = request.config.stash
+    if FOUND not in stash:
+        pytest.skip(stash[MISSING])
+    return stash[FOUND]
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitMQ) -> Iterator[str]:
+    """A fresh virtual host, gone after the test."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    with Management(rabbitmq.address()) as management:
+        management.put("vhosts", name, body={"default_queue_type": "quorum"})
+        yield name
+        management.delete("vhosts", name)
+
+
+@pytest.fixture
+def env(rabbitmq: RabbitMQ, vhost: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a command: this RabbitMQ, this virtual host, no private node."""
+    return {
+        **os.environ,
+        "RABBITRY_URL": rabbitmq.url(vhost),
+        "RABBITRY_MANAGEMENT_URL": rabbitmq.management_url,
+        "RABBITRY_HOME": str(tmp_path_factory.mktemp("home")),
+    }
+
+
+@pytest.fixture
+def rabbitry(env: dict[str, str]) -> Run:
+    """Run the command `rabbitry` to its end, in the repository's folder."""
+
+    def run(
+        *args: object, timeout_s: float = 60, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "rabbitry", *map(str, args)]
+        settings = {"env": env, "cwd": ROOT, "capture_output": True, "text": True, **options}
+        return subprocess.run(command, timeout=timeout_s, check=False, **settings)
+
+    return run
