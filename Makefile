@@ -12,6 +12,8 @@ CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 \
 # Also what pip fetches apart to build this project is of the versions in constraints.txt;
 # newer pips read the second name. Relative, since pip splits these at blanks.
 PIN := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+# What hatchling asks for when the project is installed in place.
+EDITABLE := editables
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
@@ -44,7 +46,7 @@ venv: $(STAMP) ## make .venv
 
 lock: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
 	@$(call make_venv,$(VENV)-lock)
-	@$(VENV)-lock/bin/python $(PIP_INSTALL) --upgrade -e '.[dev]' $$($(VENV)-lock/bin/python -c \
+	@$(VENV)-lock/bin/python $(PIP_INSTALL) --upgrade -e '.[dev]' $(EDITABLE) $$($(VENV)-lock/bin/python -c \
 		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
 	@sed -n '/^#/p' constraints.txt > $(VENV)-lock/constraints.txt
 	@$(VENV)-lock/bin/python -m pip freeze --exclude-editable >> $(VENV)-lock/constraints.txt
