@@ -84,6 +84,8 @@ class JobTask(celery.Task):  # type: ignore[misc]
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
+    # Of the result in the log, in characters.
+    resultrepr_maxsize = 200
     # Arguments are checked by the signature, with better words.
     typing = False
     signature: Signature

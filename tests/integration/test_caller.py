@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -61,10 +62,8 @@ class Consumer:
     def _run(self) -> None:
         answered = 0
         while not self._stopping:
-            try:
+            with contextlib.suppress(TimeoutError):
                 self._connection.drain_events(timeout=0.05)
-            except TimeoutError:
-                pass
             # Not from the callback: py-amqp reads again while it publishes.
             while answered < len(self.requests):
                 self._reply(self.requests[answered])
@@ -132,7 +131,9 @@ def test_arrays_travel_both_ways(provisioned, consumer) -> None:
 
 def test_an_error_in_the_worker_comes_back_by_name(provisioned, consumer) -> None:
     failure = {"exc_type": "Oops", "exc_module": "somewhere", "exc_message": ["broken"]}
-    consumer(lambda args: encode({"status": "FAILURE", "result": failure, "traceback": "at line 1"}))
+    consumer(
+        lambda args: encode({"status": "FAILURE", "result": failure, "traceback": "at line 1"})
+    )
     with (
         Caller(provisioned.topology, provisioned.url) as caller,
         pytest.raises(RemoteError, match=r"somewhere\.Oops: broken") as caught,

@@ -58,7 +58,9 @@ def test_the_first_address_in_the_documented_order_is_taken() -> None:
     environ = {"RABBITRY_URL": "amqp://environment/"}
 
     def find(url: str | None, environ: dict[str, str], file: str | None, node: str | None) -> str:
-        return resolve_address(url, file_url=lambda: file, environ=environ, private_url=lambda: node).host
+        return resolve_address(
+            url, file_url=lambda: file, environ=environ, private_url=lambda: node
+        ).host
 
     assert find("amqp://option/", environ, "amqp://file/", "amqp://node/") == "option"
     assert find(None, environ, "amqp://file/", "amqp://node/") == "environment"

@@ -121,9 +121,7 @@ def test_ways_are_tried_in_order_and_the_error_names_the_remedies(
     with pytest.raises(LocalNodeError) as caught:
         local.up(home, say=lambda text, fraction=None: said.append(text))
     assert tried == ["engine", "path", "debian"]
-    assert said == ["not by way of engine: no engine", "not by way of path: no path"] + [
-        "not by way of debian: no debian"
-    ]
+    assert said == [f"not by way of {name}: no {name}" for name in tried]
     for remedy in ("Docker", "PATH", "root on Debian"):
         assert remedy in str(caught.value)
     tried.clear()

@@ -1,0 +1,80 @@
+"""Interleaved rounds, medians with their spread, ratios pair by pair within a round."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path("benchmarks") / "results.jsonl"
+LIBRARIES = ("rabbitry", "celery", "kombu", "amqp", "numpy")
+
+
+def measure(
+    contenders: Mapping[str, Callable[[], float]], *, rounds: int = 5
+) -> dict[str, list[float]]:
+    """Run every contender once a round, in turn, after one round that does not count.
+
+    Args:
+        contenders: each runs its work and returns its figure.
+        rounds: how many rounds count.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, run in contenders.items():
+            figure = run()
+            if number:
+                figures[name].append(figure)
+    return figures
+
+
+def report(
+    question: str,
+    figures: Mapping[str, list[float]],
+    *,
+    unit: str,
+    first: str,
+    context: Mapping[str, object],
+) -> None:
+    """Print a table and append it to the results.
+
+    Args:
+        question: what was measured.
+        figures: by contender, one a round.
+        unit: of the figures.
+        first: the contender that the others are set in proportion to.
+        context: what else a reader must know, such as RabbitMQ's version.
+    """
+    table = Table(title=question, title_justify="left")
+    for column in ("", f"median ({unit})", "min", "max", f"{first} : this (median of ratios)"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, values in figures.items():
+        ratios = np.array(figures[first]) / np.array(values)
+        table.add_row(
+            name,
+            f"{np.median(values):,.1f}",
+            f"{min(values):,.1f}",
+            f"{max(values):,.1f}",
+            f"{np.median(ratios):.2f}",
+        )
+    Console().print(table)
+    record = {
+        "question": question,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "unit": unit,
+        "figures": dict(figures),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        **context,
+    }
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(record) + "\n")
