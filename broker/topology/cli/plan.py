@@ -1,4 +1,4 @@
-"""`rabbitry topology`: what exists on the broker, as the file says."""
+"""`rabbitry topology plan|apply`: look at changes first, then make them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from broker.cli import Session, common_options, note, print_json
-from broker.errors import EXIT_DIFFERS, EXIT_DONE, EXIT_FAILED, TopologyError
+from broker.errors import EXIT_DIFFERS, EXIT_DONE
+from broker.topology.cli.group import topology
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,82 +26,6 @@ _SIGNS = {
     "delete": ("-", "red"),
 }
 _UNMANAGED_SHOWN = 10
-
-
-@click.group(
-    epilog="""\b
-Examples:
-  rabbitry topology lint
-  rabbitry topology plan
-  rabbitry topology apply --yes"""
-)
-def topology() -> None:
-    """What exists on the broker: look at changes first, then make them."""
-
-
-# -- lint and schema ------------------------------------------------------------------
-
-
-@topology.command(
-    epilog="\b\nExamples:\n  rabbitry topology lint\n  rabbitry topology lint --json | jq .rule"
-)
-@common_options("topology", "json")
-def lint(session: Session) -> int:
-    """Check the file without a broker: file:line:column: level rule: text.
-
-    Exits 1 where the file has an error.
-    """
-    from broker.topology.load import read
-
-    try:
-        problems = [
-            {
-                "file": each.position.file,
-                "line": each.position.line,
-                "column": each.position.column,
-                "level": each.level,
-                "rule": each.rule,
-                "text": each.text,
-            }
-            for each in read(session.topology_path)[1]
-        ]
-    except TopologyError as exc:
-        problems = [
-            {
-                "file": exc.file,
-                "line": exc.line,
-                "column": exc.column,
-                "level": "error",
-                "rule": "file",
-                "text": exc.text,
-            }
-        ]
-    for problem in problems:
-        if session.json:
-            print_json(problem)
-        else:
-            place = ":".join(
-                str(problem[key]) for key in ("file", "line", "column") if problem[key] is not None
-            )
-            click.echo(f"{place}: {problem['level']} {problem['rule']}: {problem['text']}")
-    if not problems:
-        note(f"{session.topology_path} is in order.")
-    wrong = any(problem["level"] == "error" for problem in problems)
-    return EXIT_FAILED if wrong else EXIT_DONE
-
-
-@topology.command(epilog="\b\nExamples:\n  rabbitry topology schema > topology.schema.json")
-@common_options()
-def schema(session: Session) -> None:
-    """Print the JSON Schema of the file, for editors."""
-    import json
-
-    from broker.topology.schema import json_schema
-
-    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
-
-
-# -- plan and apply -------------------------------------------------------------------
 
 
 @topology.command(epilog="\b\nExamples:\n  rabbitry topology plan\n  rabbitry topology plan --json")
