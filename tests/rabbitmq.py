@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,6 +98,7 @@ def _in_container(ending: contextlib.ExitStack) -> RabbitMQ:
     import docker
     from docker.errors import DockerException
 
+    _try_socket(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
     try:
         with contextlib.closing(docker.from_env(timeout=ENGINE_TIMEOUT_S)) as engine:
             engine.ping()
@@ -130,6 +132,17 @@ def _in_container(ending: contextlib.ExitStack) -> RabbitMQ:
     )
     # AMQP answers a moment before management does.
     return _described_once_ready(address, f"testcontainers, {image}")
+
+
+def _try_socket(host: str) -> None:
+    """Connect to the engine's socket; the client would leave its own open where nobody answers."""
+    if not host.startswith("unix:"):
+        return
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+        try:
+            probe.connect(host.removeprefix("unix:").removeprefix("//"))
+        except OSError:
+            raise NoRabbitMQ("no container engine answers") from None
 
 
 def _described_once_ready(address: Address, way: str) -> RabbitMQ:
