@@ -26,7 +26,17 @@ from broker.local.state import (
 )
 from broker.local.way import Say, Unavailable, Way
 
-__all__ = ["Home", "State", "down", "fetch_root", "logs", "private_url", "status", "up"]
+__all__ = [
+    "Home",
+    "State",
+    "down",
+    "fetch_root",
+    "follow_command",
+    "logs",
+    "private_url",
+    "status",
+    "up",
+]
 
 READY_S = 90.0
 USER = "rabbitry"
@@ -52,8 +62,10 @@ def up(home: Home | None = None, *, way: str | None = None, say: Say | None = No
             if _answers(state) and _way(state.way).running(home, state.nodes[0]):
                 return state
             say("the private RabbitMQ ended or does not answer; starting it anew")
-        _stop_all(home)
         name, chosen = _choose(home, state, way, say)
+        if state is not None and state.phase == "running" and name != state.way:
+            say(f"ending the private RabbitMQ of way {state.way}; its data stays for that way")
+        _stop_all(home)
         state = _begin(home, state, name)
         say(f"starting RabbitMQ ({name})")
         try:
@@ -93,8 +105,9 @@ def down(home: Home | None = None, *, purge: bool = False, say: Say | None = Non
             state = None
         if purge:
             existed = existed or home.node.exists()
-            if state is not None:
-                _way(state.way).purge(home)
+            for name in WAYS:
+                if home.folder(name).exists():
+                    _way(name).purge(home)
             if home.node.exists():
                 shutil.rmtree(home.node)
         elif state is not None and state.phase != "stopped":
@@ -122,6 +135,19 @@ def logs(home: Home | None = None, *, lines: int = 100) -> str:
     if state is None:
         raise LocalNodeError("there is no private RabbitMQ; `rabbitry broker up` starts one")
     return _way(state.way).log(home, lines=lines)
+
+
+def follow_command(home: Home | None = None, *, lines: int = 100) -> list[str]:
+    """Return the command that shows the end of the log and then what is added to it.
+
+    Raises:
+        LocalNodeError: there never was one.
+    """
+    home = home or Home.default()
+    state = load(home)
+    if state is None:
+        raise LocalNodeError("there is no private RabbitMQ; `rabbitry broker up` starts one")
+    return _way(state.way).follow(home, state.nodes[0], lines=lines)
 
 
 def fetch_root(home: Home | None = None, *, say: Say | None = None) -> Path:

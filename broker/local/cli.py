@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,15 +97,23 @@ def status(session: Session) -> int:
 
 
 @broker.command(
-    epilog="\b\nExamples:\n  rabbitry broker logs\n  rabbitry broker logs -n 500 | less"
+    epilog="""\b
+Examples:
+  rabbitry broker logs
+  rabbitry broker logs -n 500 | less
+  rabbitry broker logs --follow""",
 )
 @click.option("-n", "--lines", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what is added, until it ends.")
 @common_options()
-def logs(session: Session, lines: int) -> None:
+def logs(session: Session, lines: int, follow: bool) -> int:
     """Print the end of its log, also after it has ended."""
     from broker import local
 
-    click.echo(local.logs(lines=lines))
+    if not follow:
+        click.echo(local.logs(lines=lines))
+        return EXIT_DONE
+    return subprocess.run(local.follow_command(lines=lines), stdin=subprocess.DEVNULL).returncode
 
 
 @broker.command(epilog="\b\nExamples:\n  rabbitry broker fetch")

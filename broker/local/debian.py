@@ -20,9 +20,14 @@ from broker.local.way import Say, Unavailable
 
 # Debian's release that brings RabbitMQ 4.3; Debian 12's debootstrap does not know its name.
 RELEASE, SCRIPT = "forky", "sid"
-# What debootstrap says of a package, and how many lines the whole fetch has, for progress.
-_LINES = 700
+# How many lines debootstrap prints for the whole fetch, for progress.
+_LINES = 500
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
+# What is mounted or started in these ends with the first process, however it ends.
+_NAMESPACES = (
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"),
+)
 # Mounted in the node's own namespace: the settings and data, devices, processes.
 _RUN = """
 mount --bind "$2" "$1/state"
@@ -37,15 +42,13 @@ class Debian:
 
     def prepare(self, home: Home, say: Say) -> None:
         """Fetch the root folder where it is missing."""
+        _check()
         fetch(home, say)
 
     def start(self, home: Home, state: State, node: Node) -> Node:
         folder = home.folder("debian")
         settings.write(folder, state, node, cookie=secrets.token_hex(32))
-        command = [
-            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"),
-            *("sh", "-ec", _RUN, "sh", str(root_of(home)), str(folder)),
-        ]
+        command = [*_NAMESPACES, "sh", "-ec", _RUN, "sh", str(root_of(home)), str(folder)]
         environment = settings.environment(home, node, "/state")
         process = spawn(command, env=environment, log=folder / "node.log")
         return Node(name=node.name, ports=node.ports, process=process)
@@ -61,6 +64,9 @@ class Debian:
 
     def log(self, home: Home, *, lines: int) -> str:
         return tail(home.folder("debian") / "node.log", lines)
+
+    def follow(self, home: Home, node: Node, *, lines: int) -> list[str]:
+        return tail_command(home.folder("debian") / "node.log", node, lines)
 
 
 def root_of(home: Home) -> Path:
@@ -86,16 +92,27 @@ def fetch(home: Home, say: Say) -> Path:
         if root.exists():
             return root
         partial = root.with_suffix(".partial")
-        stop(FETCH_MARKER, str(partial), grace_s=5)
+        stop(FETCH_MARKER, str(partial), grace_s=2)
         _remove(partial)
-        _install("debootstrap", say)
-        say(f"fetching RabbitMQ 4.3 from Debian's packages into {root} (about 400 MB, once)")
-        _debootstrap(partial, say)
-        (partial / "state").mkdir()
-        # Absent after debootstrap, and RabbitMQ waits for ever to resolve its own host.
-        (partial / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+        _install(say)
+        say(f"fetching RabbitMQ 4.3 from Debian's packages into {root} (about 250 MB, once)")
+        try:
+            _debootstrap(partial, say)
+            _finish(partial)
+        except BaseException:
+            _remove(partial)
+            raise
         partial.rename(root)
     return root
+
+
+def _finish(root: Path) -> None:
+    (root / "state").mkdir()
+    # Absent after debootstrap, and RabbitMQ waits for ever to resolve its own host.
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+    # A third of the whole, and nobody installs anything else in there.
+    for leftover in ("var/cache/apt", "var/lib/apt/lists"):
+        shutil.rmtree(root / leftover, ignore_errors=True)
 
 
 def tail(path: Path, lines: int) -> str:
@@ -106,9 +123,15 @@ def tail(path: Path, lines: int) -> str:
         return ""
 
 
+def tail_command(path: Path, node: Node, lines: int) -> list[str]:
+    """Return the command that shows what is appended to a log until the node ends."""
+    ending = [f"--pid={node.process.pid}"] if node.process is not None else []
+    return ["tail", "-n", str(lines), "-F", *ending, str(path)]
+
+
 def _check() -> None:
     if os.geteuid() != 0:
-        raise Unavailable("Debian's packages can be fetched by root only")
+        raise Unavailable("Debian's packages are for root only")
     try:
         release = Path("/etc/os-release").read_text()
     except OSError:
@@ -120,45 +143,78 @@ def _check() -> None:
     for tool in ("unshare", "mount", "chroot"):
         if shutil.which(tool) is None:
             raise Unavailable(f"the command {tool} is missing")
+    allowed = subprocess.run(
+        [*_NAMESPACES, "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if allowed.returncode != 0:
+        # As in most containers: root by name, without the right to mount.
+        raise Unavailable(f"this root may not mount anything ({allowed.stderr.strip()})")
 
 
-def _install(package: str, say: Say) -> None:
-    if shutil.which(package) is not None:
-        return
-    say(f"installing {package}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update", "-q"], ["install", "-y", "-q", package]):
-        done = subprocess.run(
-            ["apt-get", *words],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
+def _install(say: Say) -> None:
+    missing = [] if shutil.which("debootstrap") else ["debootstrap"]
+    if not _KEYRING.exists():
+        missing.append("debian-archive-keyring")  # on Ubuntu
+    if missing:
+        say(f"installing {' and '.join(missing)}")
+        _apt_get("update", "-q")
+        _apt_get("install", "-y", "-q", "--no-install-recommends", *missing)
+
+
+def _apt_get(*words: str) -> None:
+    done = subprocess.run(
+        ["apt-get", *words],
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise LocalNodeError(
+            f"apt-get {words[0]} failed: {' '.join(reason)};"
+            f" run `apt-get {' '.join(words)}` by hand"
         )
-        if done.returncode != 0:
-            reason = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise LocalNodeError(
-                f"apt-get {words[0]} failed: {' '.join(reason)}; install {package} by hand"
-            )
 
 
 def _mirror() -> str:
-    """Return the mirror that apt is configured with, or the one that the environment names."""
+    """Return the mirror that the environment names or apt is configured with.
+
+    "" where apt knows none of Debian, as on Ubuntu: debootstrap has one of its own.
+    """
     named = os.environ.get("RABBITRY_DEBIAN_MIRROR")
     if named:
         return named
-    words = ["apt-get", "indextargets", "--format", "$(SITE) $(ORIGIN)", "Created-By: Packages"]
-    done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    lines = [line.partition(" ") for line in done.stdout.splitlines()]
-    sites = [site for site, _, origin in lines if origin == "Debian"]
-    if not sites:
-        raise Unavailable("apt knows no mirror of Debian; name one in RABBITRY_DEBIAN_MIRROR")
-    return sites[0]
+    form = "$(ORIGIN) $(RELEASE) $(SITE)"
+    words = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
+    for refreshed in (False, True):
+        if refreshed:
+            # Minimal images come without apt's lists, and without these nothing is printed.
+            _apt_get("update", "-q")
+        done = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.stdout.strip():
+            break
+    return mirror_in(done.stdout)
+
+
+def mirror_in(targets: str) -> str:
+    """Return the first mirror that holds whole releases of Debian, or "".
+
+    Args:
+        targets: lines of ``apt-get indextargets``: origin, release, site.
+    """
+    for line in targets.splitlines():
+        origin, _, rest = line.partition(" ")
+        release, _, site = rest.partition(" ")
+        if origin == "Debian" and "-security" not in release and site.startswith("http"):
+            return site
+    return ""
 
 
 def _debootstrap(target: Path, say: Say) -> None:
     command = [
-        *("debootstrap", "--variant=minbase", "--include=rabbitmq-server"),
+        *(*_NAMESPACES, "--mount-proc", "debootstrap", "--force-check-gpg"),
+        *("--variant=minbase", "--include=rabbitmq-server"),
         *(RELEASE, str(target), _mirror(), SCRIPT),
     ]
     process = subprocess.Popen(
@@ -180,7 +236,7 @@ def _debootstrap(target: Path, say: Say) -> None:
         code = process.wait()
     finally:
         if process.poll() is None:
-            stop(FETCH_MARKER, str(target), grace_s=5)
+            stop(FETCH_MARKER, str(target), grace_s=2)
             process.wait()
     if code != 0:
         log = tail(target / "debootstrap" / "debootstrap.log", 3)
@@ -190,7 +246,7 @@ def _debootstrap(target: Path, say: Say) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove an interrupted fetch; debootstrap may have left /proc mounted in it."""
+    """Remove an interrupted fetch; never reach through what may still be mounted in it."""
     if not folder.exists():
         return
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from broker.errors import LocalNodeError
 from broker.local import settings
+from broker.local.debian import tail
 from broker.local.state import HOST, Home, Node, State, private_folder
 from broker.local.way import Say, Unavailable
 
@@ -49,9 +50,11 @@ class Engine:
         text = settings.configuration(
             state, host=everywhere, amqp=_AMQP, management=_MANAGEMENT, prometheus=_PROMETHEUS
         )
-        # The folder is closed to others; the file is read by the image's own user.
-        (folder / "rabbitmq.conf").write_text(text)
-        (folder / "enabled_plugins").write_text(settings.shared_file("enabled_plugins").read_text())
+        plugins = settings.shared_file("enabled_plugins").read_text()
+        for name, content in (("rabbitmq.conf", text), ("enabled_plugins", plugins)):
+            (folder / name).write_text(content)
+            # The folder is closed to others; the file is read by the image's own user.
+            (folder / name).chmod(0o644)
         ports = {
             node.ports.amqp: _AMQP,
             node.ports.management: _MANAGEMENT,
@@ -82,8 +85,16 @@ class Engine:
     def stop(self, home: Home, node: Node | None) -> bool:
         if self._ours(home) is None:
             return False
-        self._run("stop", "--time", "20", name_of(home), timeout_s=_RUN_S)
-        self._run("rm", "--force", name_of(home), timeout_s=_RUN_S)
+        self._run("stop", "-t", "20", name_of(home), timeout_s=_RUN_S)
+        if home.folder("engine").exists():
+            # The engine forgets the log with the container.
+            self._log_file(home).write_text(self.log(home, lines=10_000))
+        done = self._run("rm", "--force", name_of(home), timeout_s=_RUN_S)
+        if done.returncode != 0:
+            raise LocalNodeError(
+                f"{self._command} does not remove the container {name_of(home)}:"
+                f" {_last(done.stderr)}; remove it by hand"
+            )
         return True
 
     def purge(self, home: Home) -> None:
@@ -92,13 +103,26 @@ class Engine:
             self._find()
         except Unavailable as exc:
             raise LocalNodeError(f"the data lies with a container engine, but {exc}") from exc
-        self._run("volume", "rm", "--force", name_of(home), timeout_s=_RUN_S)
+        done = self._run("volume", "rm", "--force", name_of(home), timeout_s=_RUN_S)
+        if done.returncode != 0:
+            raise LocalNodeError(
+                f"{self._command} does not remove the volume {name_of(home)}: {_last(done.stderr)}"
+            )
 
     def log(self, home: Home, *, lines: int) -> str:
         if self._ours(home) is None:
-            return ""
+            return tail(self._log_file(home), lines)
         done = self._run("logs", "--tail", str(lines), name_of(home))
         return done.stdout + done.stderr
+
+    def follow(self, home: Home, node: Node, *, lines: int) -> list[str]:
+        if self._ours(home) is None:
+            return ["tail", "-n", str(lines), str(self._log_file(home))]
+        assert self._command is not None
+        return [self._command, "logs", "--tail", str(lines), "--follow", name_of(home)]
+
+    def _log_file(self, home: Home) -> Path:
+        return home.folder("engine") / "node.log"
 
     def _ours(self, home: Home) -> str | None:
         """Return "true" or "false" as our container runs, None where there is none of ours."""

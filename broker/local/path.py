@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from broker.local import settings
-from broker.local.debian import tail
+from broker.local.debian import tail, tail_command
 from broker.local.process import NODE_MARKER, spawn, stop
 from broker.local.state import Home, Node, State
 from broker.local.way import Say, Unavailable
@@ -50,6 +50,9 @@ class OnPath:
 
     def log(self, home: Home, *, lines: int) -> str:
         return tail(home.folder("path") / "node.log", lines)
+
+    def follow(self, home: Home, node: Node, *, lines: int) -> list[str]:
+        return tail_command(home.folder("path") / "node.log", node, lines)
 
 
 def _server() -> Path:

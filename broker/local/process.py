@@ -26,6 +26,9 @@ _PROC = Path("/proc")
 # Erlang's virtual machine: ends in order on SIGTERM, and the rest of a node goes with it.
 _BEAM = "beam.smp"
 
+# A log is set aside at the next start when it has grown beyond this; one older is kept.
+_LOG_LIMIT_BYTES = 10_000_000
+
 # Leaves a daemon that is nobody's child, so that it becomes no zombie of a long-lived
 # caller; prints its pid. Descriptors 0-2 are its own: `rabbitry broker up | cat` returns.
 _DETACH = 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!'
@@ -60,6 +63,8 @@ def spawn(command: Sequence[str], *, env: Mapping[str, str], log: Path) -> Proce
     Raises:
         LocalNodeError: it ended at once.
     """
+    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(".log.1"))
     shell = shutil.which("sh") or "/bin/sh"
     started = subprocess.run(
         [shell, "-c", _DETACH, "sh", str(log), *command],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from broker.errors import LocalNodeError
 from broker.local.process import NODE_MARKER
 from broker.local.state import HOST, Home, Node, State, private_folder
 
@@ -14,8 +15,15 @@ _SHARED = (_HERE.parents[1] / "deploy" / "rabbitmq", _HERE / "rabbitmq")
 
 
 def shared_file(name: str) -> Path:
-    """Return the path of ``rabbitmq.conf`` or ``enabled_plugins`` of deploy/rabbitmq."""
-    return next(folder / name for folder in _SHARED if (folder / name).exists())
+    """Return the path of ``rabbitmq.conf`` or ``enabled_plugins`` of deploy/rabbitmq.
+
+    Raises:
+        LocalNodeError: the installation lacks it.
+    """
+    for folder in _SHARED:
+        if (folder / name).exists():
+            return folder / name
+    raise LocalNodeError(f"RabbitMQ's {name} is missing beside {_HERE}; install rabbitry anew")
 
 
 def configuration(state: State, *, host: str, amqp: int, management: int, prometheus: int) -> str:

@@ -37,3 +37,6 @@ class Way(Protocol):
 
     def log(self, home: Home, *, lines: int) -> str:
         """Return the last lines of the node's log."""
+
+    def follow(self, home: Home, node: Node, *, lines: int) -> list[str]:
+        """Return the command that shows the log's end and what is added to it."""
