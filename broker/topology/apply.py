@@ -7,27 +7,17 @@ costs one request a stage, however many objects it has.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from broker.errors import AccessRefused, BrokerUnavailable, RabbitryError
+from broker.errors import AccessRefused, RabbitryError
 from broker.management import Management
-from broker.topology.objects import (
-    BINDING,
-    EXCHANGE,
-    POLICY,
-    QUEUE,
-    VHOST,
-    Object,
-    Objects,
-)
+from broker.topology.objects import POLICY, VHOST, Objects
 from broker.topology.observe import read_effective, read_kind
 from broker.topology.plan import Change, Plan, differences, not_in_force
-
-_SEGMENT = {EXCHANGE: "exchanges", POLICY: "policies", QUEUE: "queues"}
+from broker.topology.write import write
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +95,7 @@ def apply(
                 not_done.append(change)
                 continue
             try:
-                _write(change, plan.vhost, management)
+                write(change, plan.vhost, management)
             except RabbitryError as exc:
                 error = exc
                 failed.append(Failure(change, str(exc)))
@@ -146,51 +136,6 @@ def check_rights(plan: Plan, management: Management) -> None:
                 f"user {management.address.user!r} may not {change.action} {change.identity}: it"
                 f" needs the tag {' or '.join(sorted(wanted))}; nothing was written"
             )
-
-
-def _write(change: Change, vhost: str, management: Management) -> None:
-    identity, wanted = change.identity, change.after
-    if wanted is None:
-        if identity.kind != POLICY:
-            raise AssertionError(f"nothing here deletes {identity}")
-        management.delete(_SEGMENT[POLICY], vhost, identity.name[0])
-    elif identity.kind == VHOST:
-        management.put("vhosts", vhost, body=_vhost_body(change))
-    elif identity.kind == BINDING:
-        _bind(wanted, vhost, management)
-    else:
-        management.put(_SEGMENT[identity.kind], vhost, identity.name[0], body=_body(wanted))
-
-
-def _vhost_body(change: Change) -> dict[str, Any]:
-    assert change.after is not None
-    # What is left out of the body RabbitMQ would set back.
-    kept = dict(change.before.attributes) if change.before else {"default_queue_type": "quorum"}
-    body = kept | dict(change.after.attributes)
-    if "tags" in body:
-        body["tags"] = ",".join(body["tags"])
-    return body
-
-
-def _body(wanted: Object) -> dict[str, Any]:
-    body = dict(wanted.attributes)
-    if wanted.identity.kind == QUEUE:
-        # Always explicit: the virtual host's default may change.
-        body["arguments"] = {"x-queue-type": body.pop("type"), **body["arguments"]}
-    return body
-
-
-def _bind(wanted: Object, vhost: str, management: Management) -> None:
-    source, kind, destination, routing_key, arguments = wanted.identity.name
-    ends = ("e", source, "q" if kind == "queue" else "e", destination)
-    body = {"routing_key": routing_key, "arguments": json.loads(arguments)}
-    try:
-        management.post("bindings", vhost, *ends, body=body)
-    except BrokerUnavailable as exc:
-        # For a key with "~" and arguments RabbitMQ answers 500 although it made the binding:
-        # it fails on writing down the address of it. Reading back tells.
-        if type(exc) is not BrokerUnavailable or "~" not in routing_key:
-            raise
 
 
 def _still_wrong(change: Change, there: Objects) -> str:
