@@ -98,6 +98,8 @@ def env(rabbitmq: RabbitMQ, vhost: str, tmp_path_factory: pytest.TempPathFactory
     """The environment of a command: this RabbitMQ, this virtual host, no private node."""
     return {
         **os.environ,
+        # The installed command, also where the virtual environment is not activated.
+        "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
         "RABBITRY_URL": rabbitmq.url(vhost),
         "RABBITRY_MANAGEMENT_URL": rabbitmq.management_url,
         "RABBITRY_HOME": str(tmp_path_factory.mktemp("home")),
