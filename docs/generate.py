@@ -14,6 +14,7 @@ import click
 from rabbitry.cli import cli
 
 TARGET = Path(__file__).parent / "reference" / "commands.md"
+WIDTH = 100
 HEAD = """\
 # Commands
 
@@ -25,9 +26,9 @@ def commands(
     command: click.Command, path: tuple[str, ...], parent: click.Context | None = None
 ) -> Iterator[tuple[tuple[str, ...], click.Command, click.Context]]:
     """Yield a command and all commands below it, in the order of the help."""
-    context = click.Context(
-        command, info_name=path[-1], parent=parent, **(command.context_settings or {})
-    )
+    # Of a fixed width: the page must not depend on the terminal it is written in.
+    settings = {**(command.context_settings or {}), "terminal_width": WIDTH}
+    context = click.Context(command, info_name=path[-1], parent=parent, **settings)
     yield path, command, context
     if isinstance(command, click.Group):
         for name in command.list_commands(context):

@@ -177,10 +177,9 @@ def test_every_command_has_help_with_examples(rabbitry) -> None:
         done = rabbitry(*path, "--help")
         assert done.returncode == 0
         _, _, commands = done.stdout.partition("Commands:")
-        for line in commands.splitlines():
-            words = line.split()
-            if line.startswith("  ") and not line.startswith("   ") and words:
-                check((*path, words[0]))
+        for line in commands.strip("\n").partition("\n\n")[0].splitlines():
+            if line.startswith("  ") and not line.startswith("   "):
+                check((*path, line.split()[0]))
         assert "Examples:" in done.stdout or "Commands:" in done.stdout, path
 
     check(())
