@@ -11,9 +11,9 @@ from broker.topology.objects import (
     CHANGEABLE,
     CREATION_ORDER,
     EXCHANGE,
+    PARTIAL,
     POLICY,
     QUEUE,
-    VHOST,
     Desired,
     Identity,
     Object,
@@ -155,8 +155,7 @@ def differences(wanted: Object, there: Object) -> tuple[Difference, ...]:
     after = dict(flat(wanted.attributes))
     before = dict(flat(there.attributes))
     names = list(after)
-    # Of a virtual host only what the file says counts, of everything else all there is.
-    if wanted.identity.kind != VHOST:
+    if wanted.identity.kind not in PARTIAL:
         names += sorted(name for name in before if name not in after)
     return tuple(
         Difference(name, before.get(name), after.get(name))
