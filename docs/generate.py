@@ -1,19 +1,21 @@
-"""Writes the generated part of the reference: ``docs/reference/commands.md`` from the help texts.
+"""Writes the generated part of the reference: the commands' help, the topology's JSON Schema.
 
 ``python docs/generate.py`` writes it, ``--check`` only says whether it is up to date.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from broker.topology.schema import json_schema
 from rabbitry.cli import cli
 
-TARGET = Path(__file__).parent / "reference" / "commands.md"
+REFERENCE = Path(__file__).parent / "reference"
 WIDTH = 100
 HEAD = """\
 # Commands
@@ -38,7 +40,7 @@ def commands(
 
 
 def reference() -> str:
-    """Return the text of the reference."""
+    """Return the reference of commands."""
     parts = [HEAD]
     for path, command, context in commands(cli, ("rabbitry",)):
         text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
@@ -48,13 +50,21 @@ def reference() -> str:
 
 def main() -> int:
     """Write or check the reference."""
-    text = reference()
+    pages = {
+        "commands.md": reference(),
+        "topology.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
+    }
+    stale = [
+        name
+        for name, text in pages.items()
+        if not (REFERENCE / name).exists() or (REFERENCE / name).read_text() != text
+    ]
     if "--check" in sys.argv[1:]:
-        if not TARGET.exists() or TARGET.read_text() != text:
-            sys.stderr.write(f"{TARGET.name} is out of date: run `make docs`\n")
-            return 1
-        return 0
-    TARGET.write_text(text)
+        for name in stale:
+            sys.stderr.write(f"{name} is out of date: run `make docs`\n")
+        return 1 if stale else 0
+    for name in stale:
+        (REFERENCE / name).write_text(pages[name])
     return 0
 
 
