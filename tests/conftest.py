@@ -52,11 +52,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     # What is started here must not outlive a run that is told to stop.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        config.stash[FOUND] = find(home, ending, lambda line: sys.stderr.write(f"{line}\n"))
+        config.stash[FOUND] = find(home, ending, say)
     except NoRabbitMQ as exc:
         if os.environ.get("CI") or os.environ.get("RABBITRY_TEST_URL"):
             pytest.exit(str(exc), returncode=EXIT_NO_RABBITMQ)
         config.stash[MISSING] = str(exc)
+
+
+def say(text: str, fraction: float | None = None, /) -> None:
+    """Tell what takes its time; how far a long step is, is for terminals."""
+    if fraction is None:
+        sys.stderr.write(f"{text}\n")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
