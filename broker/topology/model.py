@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     StringConstraints,
     model_validator,
 )
 
+from broker.topology.access import User
+from broker.topology.links import Federation, Shovel
+from broker.topology.operation import Limits, OperatorPolicy, Policy
+from broker.topology.strict import Strict
+from broker.topology.structure import Binding, DeadLetter, Exchange, Queue, QueueType, Retry
 from broker.topology.values import (
     Duration,
     Name,
     PositiveDuration,
     ShortText,
-    Size,
     TaskPath,
+    check_addressable,
 )
 
 if TYPE_CHECKING:
@@ -33,16 +36,25 @@ if TYPE_CHECKING:
 else:
     Source = Any  # pydantic resolves the name; the module behind it imports the YAML library
 
-QueueType = Literal["quorum", "classic", "stream"]
-
-
-class Strict(BaseModel):
-    """A frozen value that refuses unknown keys and never converts between types."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
-
+__all__ = [
+    "Binding",
+    "Broker",
+    "DeadLetter",
+    "Exchange",
+    "Federation",
+    "JobSpec",
+    "Limits",
+    "OperatorPolicy",
+    "Policy",
+    "Queue",
+    "QueueType",
+    "Retry",
+    "Shovel",
+    "Topology",
+    "User",
+    "Vhost",
+    "WorkerSpec",
+]
 
 # -- the broker and the virtual host --------------------------------------------------
 
@@ -77,118 +89,8 @@ class Vhost(Strict):
     """A sentence for people."""
     tags: list[str] | None = None
     """RabbitMQ's tags of the virtual host."""
-
-
-# -- exchanges, queues, bindings ------------------------------------------------------
-
-
-class Binding(Strict):
-    """A binding to the exchange or queue under which it stands."""
-
-    exchange: Annotated[ShortText, Field(min_length=1)]
-    """The exchange that messages come from."""
-    routing_key: ShortText = ""
-    """The key or, on a topic exchange, the pattern with `*` and `#`."""
-    arguments: dict[str, Any] = {}
-    """Arguments of the binding, such as the headers that a headers exchange compares."""
-
-
-class Exchange(Strict):
-    """An exchange."""
-
-    type: Annotated[str, Field(min_length=1)]
-    """topic, direct, fanout, headers, or the type of a plugin."""
-    durable: bool = True
-    """Whether it survives a restart of RabbitMQ."""
-    auto_delete: bool = False
-    """Whether RabbitMQ deletes it with its last binding."""
-    internal: bool = False
-    """Whether only other exchanges may publish to it."""
-    alternate_exchange: ShortText | None = None
-    """Where messages go that no binding takes. They are then never returned as unroutable."""
-    arguments: dict[str, Any] = {}
-    """Any other argument, as it stands."""
-    bindings: list[Binding] = []
-    """The exchanges that pass messages to this one."""
-
-
-class Retry(Strict):
-    """How RabbitMQ redelivers what failed: set aside for delay times attempt, at most max_delay."""
-
-    delay: PositiveDuration
-    """The wait before the first redelivery; the n-th one waits n times as long."""
-    max_delay: PositiveDuration | None = None
-    """The longest wait."""
-    limit: Annotated[int, Field(ge=0)] | None = None
-    """How often a message is redelivered before it is dead-lettered; RabbitMQ's own is 20."""
-    type: Literal["failed", "returned", "all"] = "failed"
-    """Which redeliveries wait: those that count as failed, those returned, or all."""
-
-
-class DeadLetter(Strict):
-    """Where messages go that expired, were refused, or failed too often."""
-
-    exchange: Annotated[ShortText, Field(min_length=1)]
-    """The exchange that takes them."""
-    routing_key: ShortText | None = None
-    """A routing key in place of the message's own."""
-    strategy: Literal["at-least-once", "at-most-once"] | None = None
-    """at-least-once (what quorum queues get unless you say otherwise) or at-most-once."""
-
-
-class Queue(Strict):
-    """A queue; keys are RabbitMQ's own, without `x-` and with underscores."""
-
-    type: QueueType
-    """quorum, classic or stream; from `vhost.default_queue_type` when not given."""
-    durable: bool = True
-    """Whether it survives a restart of RabbitMQ."""
-    auto_delete: bool = False
-    """Whether RabbitMQ deletes a classic queue with its last consumer."""
-    bindings: list[Binding] = []
-    """Where its messages come from."""
-    arguments: dict[str, Any] = {}
-    """Any other argument, as it stands (`x-...`). RabbitMQ never changes one afterwards."""
-
-    single_active_consumer: bool = False
-    """One consumer at a time, the others stand by."""
-    max_priority: Annotated[int, Field(ge=1, le=255)] | None = None
-    """Priorities of a classic queue. Quorum queues always have 0-31."""
-    quorum_initial_group_size: Annotated[int, Field(ge=1)] | None = None
-    """Members of a quorum queue when it is declared."""
-
-    retry: Retry | None = None
-    """Redelivery with a delay that the broker keeps."""
-    dead_letter: DeadLetter | None = None
-    """Where failed messages go."""
-    delivery_limit: Annotated[int, Field(ge=-1)] | None = None
-    """As `retry.limit`, without a delay; -1 means never give up."""
-    message_ttl: Duration | None = None
-    """How long a message may wait before it is dead-lettered or dropped."""
-    expires: PositiveDuration | None = None
-    """How long the queue may go unused before RabbitMQ deletes it."""
-    max_length: Annotated[int, Field(ge=0)] | None = None
-    """The most messages it holds; what happens then says `overflow`."""
-    max_length_bytes: Size | None = None
-    """The most bytes it holds."""
-    overflow: Literal["drop-head", "reject-publish", "reject-publish-dlx"] | None = None
-    """What gives way when it is full: the oldest message, or the publisher."""
-    consumer_timeout: PositiveDuration | None = None
-    """How long a consumer may hold a message unacknowledged; RabbitMQ's own is 30m."""
-    consumer_disconnected_timeout: PositiveDuration | None = None
-    """How long a consumer that lost its node keeps its messages."""
-    queue_leader_locator: Literal["client-local", "balanced"] | None = None
-    """Which node leads the queue when it is declared."""
-    target_group_size: Annotated[int, Field(ge=1)] | None = None
-    """Members that a quorum queue is to have."""
-    initial_cluster_size: Annotated[int, Field(ge=1)] | None = None
-    """Members of a stream when it is declared."""
-    max_age: PositiveDuration | None = None
-    """How long a stream keeps what it holds."""
-    stream_max_segment_size_bytes: Size | None = None
-    """The size of one file of a stream."""
-    stream_filter_size_bytes: Annotated[int, Field(ge=16, le=255)] | None = None
-    """The size of a stream's filter for each chunk."""
+    protected_from_deletion: bool | None = None
+    """Whether RabbitMQ refuses to delete it."""
 
 
 # -- jobs and workers -----------------------------------------------------------------
@@ -243,6 +145,34 @@ def _refuse_content(value: dict[str, Any] | None) -> dict[str, Any]:
 
 
 Later = Annotated[dict[str, Any] | None, AfterValidator(_refuse_content)]
+Named = Annotated[str, Field(min_length=1), AfterValidator(check_addressable)]
+# Components with a section of their own, or none that people write.
+_ELSEWHERE = {
+    "shovel": "shovels",
+    "federation-upstream": "federation.upstreams",
+    "federation-upstream-set": "federation.upstream_sets",
+    "vhost-limits": "limits",
+    "policy": "policies",
+    "operator_policy": "operator_policies",
+}
+
+
+def _refuse_elsewhere(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for component in value:
+        if component in _ELSEWHERE:
+            raise ValueError(f"component {component} stands under {_ELSEWHERE[component]}")
+    return value
+
+
+def _refuse_own(value: dict[str, Any]) -> dict[str, Any]:
+    for name in value:
+        if name.startswith("rabbitry."):
+            raise ValueError(f"{name!r} is reserved: rabbitry. begins what it records itself")
+    return value
+
+
+Parameters = Annotated[dict[Named, dict[Named, Any]], AfterValidator(_refuse_elsewhere)]
+GlobalParameters = Annotated[dict[Named, Any], AfterValidator(_refuse_own)]
 TopologyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -267,13 +197,22 @@ class Topology(Strict):
     workers: dict[Annotated[str, Field(min_length=1)], WorkerSpec] = {}
     """Worker daemons by name."""
 
-    policies: Later = {}
-    operator_policies: Later = {}
-    users: Later = {}
-    limits: Later = {}
-    shovels: Later = {}
-    federation: Later = {}
-    parameters: Later = {}
+    policies: dict[Named, Policy] = {}
+    """Hand-written policies by name, beside those that queues and exchanges compile to."""
+    operator_policies: dict[Named, OperatorPolicy] = {}
+    """Operator policies by name."""
+    users: dict[Named, User] = {}
+    """Users by name."""
+    limits: Limits = Limits()
+    """Limits of the virtual host."""
+    shovels: dict[Named, Shovel] = {}
+    """Dynamic shovels by name."""
+    federation: Federation = Federation()
+    """Federation upstreams and sets of them."""
+    parameters: Parameters = {}
+    """Any other runtime parameters: by component, then by name."""
+    global_parameters: GlobalParameters = {}
+    """Global parameters by name."""
     schedules: Later = {}
 
     _source: Source | None = PrivateAttr(default=None)

@@ -48,12 +48,15 @@ class Setting:
         where: ``argument`` or ``policy``.
         types: the types of queue that take it.
         encode: from the model's value to RabbitMQ's.
+        since: the version of RabbitMQ that first knows it; an older one would not apply a
+            policy with it at all.
     """
 
     key: str
     where: Literal["argument", "policy"]
     types: frozenset[str] = _QUEUES
     encode: Callable[[Any], Any] = _as_it_is
+    since: str = "4.0"
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -70,7 +73,7 @@ SETTINGS: Mapping[str, Setting] = {
     "overflow": Setting("overflow", "policy"),
     "consumer_timeout": Setting("consumer-timeout", "policy", frozenset({QUORUM}), milliseconds),
     "consumer_disconnected_timeout": Setting(
-        "consumer-disconnected-timeout", "policy", frozenset({QUORUM}), milliseconds
+        "consumer-disconnected-timeout", "policy", frozenset({QUORUM}), milliseconds, "4.3"
     ),
     "queue_leader_locator": Setting("queue-leader-locator", "policy", _ALL),
     "target_group_size": Setting("target-group-size", "policy", frozenset({QUORUM})),
@@ -80,7 +83,22 @@ SETTINGS: Mapping[str, Setting] = {
         "stream-max-segment-size-bytes", "policy", frozenset({STREAM})
     ),
     "stream_filter_size_bytes": Setting("stream-filter-size-bytes", "policy", frozenset({STREAM})),
+    "queue_version": Setting("queue-version", "policy", frozenset({CLASSIC})),
+    "federation_upstream": Setting("federation-upstream", "policy"),
+    "federation_upstream_set": Setting("federation-upstream-set", "policy"),
+    "federation_upstream_pattern": Setting("federation-upstream-pattern", "policy"),
 }
+
+# What an exchange takes as policy keys.
+EXCHANGE_SETTINGS: Mapping[str, str] = {
+    "alternate_exchange": "alternate-exchange",
+    "federation_upstream": "federation-upstream",
+    "federation_upstream_set": "federation-upstream-set",
+    "federation_upstream_pattern": "federation-upstream-pattern",
+}
+
+# The version of RabbitMQ that first delays a redelivery.
+RETRY_SINCE = "4.3"
 
 # Groups of several policy keys, compiled in `broker.topology.compile`.
 GROUPS: Mapping[str, frozenset[str]] = {

@@ -65,6 +65,15 @@ def check_name(name: str) -> str:
         )
     if name.startswith("amq."):
         raise ValueError(f"{name!r} is reserved: names with amq. are RabbitMQ's own")
+    return check_addressable(name)
+
+
+def check_addressable(name: str) -> str:
+    """Return a name that RabbitMQ's management API can address.
+
+    Raises:
+        ValueError: it cannot.
+    """
     if not name.isprintable():
         raise ValueError(f"{name!r} has control characters, which RabbitMQ strips or hides")
     if name in (".", ".."):

@@ -77,7 +77,7 @@ def write(folder: Path, text: str | bytes) -> Path:
         (HEAD + "queues:\n  a: text\n", 4, 6, "a mapping is expected, this is a text"),
         (HEAD + "queues:\n  a:\n    bindings: {}\n", 5, 15, "a list is expected"),
         (HEAD + "broker: {requires: 4.3}\n", 3, 20, 'a version stands in quotes: "4.3"'),
-        (HEAD + "policies: {p: {pattern: x}}\n", 3, 11, "not supported by this version yet"),
+        (HEAD + "policies: {p: {pattern: x}}\n", 3, 12, "needs the key 'definition'"),
         (HEAD + "schedules:\n  a: {every: 5s}\n", 4, 3, "not supported by this version yet"),
         (HEAD + "workers:\n  w: {queues: []}\n", 4, 15, "at least 1 item"),
         # names

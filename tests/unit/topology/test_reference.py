@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from broker.topology import load, model
+from broker.topology import access, links, load, model, operation, structure
 from broker.topology.settings import SETTINGS
+from broker.topology.strict import Strict
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "reference" / "topology.md").read_text()
 
 MODELS = [
     each
-    for each in vars(model).values()
-    if isinstance(each, type) and issubclass(each, model.Strict) and each is not model.Strict
+    for module in (access, links, model, operation, structure)
+    for each in vars(module).values()
+    if isinstance(each, type) and issubclass(each, Strict) and each.__module__ == module.__name__
 ]
 
 
