@@ -22,6 +22,10 @@ _ANSWER_S, _PULL_S, _RUN_S = 10, 600, 60
 _AMQP, _MANAGEMENT, _PROMETHEUS = 5672, 15672, 15692
 
 
+class _NoImage(Unavailable):
+    """An engine answers, but the image is not there yet."""
+
+
 class Engine:
     """Runs a node as a container, published on loopback only."""
 
@@ -31,18 +35,31 @@ class Engine:
 
     def prepare(self, home: Home, say: Say) -> None:
         """Find an engine that answers, and an image."""
-        named = os.environ.get("RABBITRY_IMAGE")
-        self._find()
-        for image in [named] if named else [OWN_IMAGE, OFFICIAL_IMAGE]:
-            if self._run("image", "inspect", image).returncode == 0:
-                self._image = image
-                return
-        wanted = named or OFFICIAL_IMAGE
+        try:
+            self.find_local()
+            return
+        except _NoImage:
+            wanted = os.environ.get("RABBITRY_IMAGE") or OFFICIAL_IMAGE
         say(f"pulling the image {wanted}")
         done = self._run("pull", "--quiet", wanted, timeout_s=_PULL_S)
         if done.returncode != 0:
             raise Unavailable(f"no registry gives the image {wanted}: {_last(done.stderr)}")
         self._image = wanted
+
+    def find_local(self) -> None:
+        """Find an engine that answers and has an image; pull nothing.
+
+        Raises:
+            Unavailable: there is none, or it has no image.
+        """
+        named = os.environ.get("RABBITRY_IMAGE")
+        self._find()
+        images = [named] if named else [OWN_IMAGE, OFFICIAL_IMAGE]
+        for image in images:
+            if self._run("image", "inspect", image).returncode == 0:
+                self._image = image
+                return
+        raise _NoImage(f"the engine has no image {' or '.join(images)}")
 
     def start(self, home: Home, state: State, node: Node) -> Node:
         folder = private_folder(home.folder("engine"))

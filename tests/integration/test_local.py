@@ -14,8 +14,10 @@ import pytest
 
 from broker import local
 from broker.connection import Address, connect
+from broker.local.engine import Engine
 from broker.local.process import NODE_MARKER, marked
-from broker.local.state import Home
+from broker.local.state import Home, State
+from broker.local.way import Unavailable
 from broker.management import Management
 from tests.waiting import until
 
@@ -30,6 +32,26 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(path=tmp_path / "home", roots=Home.default().roots)
     yield home
     local.down(home, purge=True)
+
+
+def ways() -> list[str]:
+    """Return the ways that can be taken here without fetching an image."""
+    engine = Engine()
+    try:
+        engine.find_local()
+    except Unavailable:
+        return [WAY]
+    return [WAY, "engine"]
+
+
+def kill(state: State) -> None:
+    """End a node as a crash would."""
+    (node,) = state.nodes
+    if node.process is not None:
+        os.kill(node.process.pid, signal.SIGKILL)
+    else:
+        assert node.container is not None
+        subprocess.run(["docker", "kill", node.container], capture_output=True, check=True)
 
 
 def publish(url: str, text: str) -> None:
@@ -56,8 +78,10 @@ def taken(url: str) -> list[str]:
     return found
 
 
-def test_its_data_outlives_a_stop_and_a_kill(home: Home) -> None:
-    state = local.up(home, way=WAY)
+@pytest.mark.parametrize("way", ways())
+def test_its_data_outlives_a_stop_and_a_kill(home: Home, way: str) -> None:
+    state = local.up(home, way=way)
+    assert state.way == way
     assert local.up(home) == state
     assert local.status(home) == state
     assert local.private_url(home) == state.url
@@ -84,9 +108,7 @@ def test_its_data_outlives_a_stop_and_a_kill(home: Home) -> None:
     again = local.up(home)
     assert again.url == state.url
     publish(again.url, "before the kill")
-    process = again.nodes[0].process
-    assert process is not None
-    os.kill(process.pid, signal.SIGKILL)
+    kill(again)
     until(lambda: local.status(home) is None, timeout_s=10, what="the node to be gone")
     once_more = local.up(home)
     assert once_more.url == state.url
