@@ -145,7 +145,8 @@ def test_objects_of_others_are_listed_and_left_alone() -> None:
     there = observed(desired, hand=hand, other=other, queue=queue, binding=binding)
     plan = make_plan(desired, there)
     assert plan.same
-    assert set(plan.unmanaged) == {each.identity for each in (hand, other, queue, binding)}
+    assert set(plan.unmanaged) == {each.identity for each in (hand, queue, binding)}
+    assert plan.others == {other.identity: "u"}
 
 
 def test_own_policies_that_nothing_needs_any_more_are_deleted_last() -> None:

@@ -1,0 +1,173 @@
+"""Own objects that the file no longer names: which of them go, and which stay; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from broker.topology.changes import Change, Left
+from broker.topology.counts import Counts
+from broker.topology.objects import (
+    BINDING,
+    EXCHANGE,
+    OUTSIDE,
+    POLICY,
+    QUEUE,
+    USER,
+    VHOST,
+    Desired,
+    Identity,
+    Object,
+    Observed,
+    by_identity,
+)
+from broker.topology.ownership import Records
+from broker.topology.policies import Settings, owner_of
+from broker.topology.rivals import reaches, type_of
+
+# Kinds that are recorded as own only where rabbitry made them: they are others' home, too.
+MADE_ONLY = OUTSIDE | {VHOST}
+_STAYS = "the file no longer names it; --prune deletes it"
+PROTECTED = "it is protected: `protected: false` in the file, applied, ends that"
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What people have allowed.
+
+    Attributes:
+        prune: delete own objects that the file no longer names.
+        replace: replace what cannot change in place.
+        nonempty: queues that may be deleted with what they hold.
+        user: who is logged in, and so is never deleted.
+    """
+
+    prune: bool = False
+    replace: bool = False
+    nonempty: frozenset[str] = frozenset()
+    user: str | None = None
+
+
+def obsolete_of(desired: Desired, observed: Observed, records: Records) -> dict[Identity, Object]:
+    """Return the recorded objects that the file no longer names; generated policies apart."""
+    return {
+        identity: there
+        for identity in records.own.objects
+        if identity not in desired.objects
+        and identity.kind != VHOST
+        and (there := observed.objects.get(identity)) is not None
+        and not generated_by(desired.owner, identity)
+    }
+
+
+def judge(
+    obsolete: Mapping[Identity, Object],
+    observed: Observed,
+    records: Records,
+    *,
+    consent: Consent,
+    counts: Mapping[str, Counts],
+) -> tuple[list[Left], list[Change]]:
+    """Say which own objects stay, and which are to be deleted (some of them hindered)."""
+    left = [
+        Left(identity, PROTECTED)
+        for identity in obsolete
+        if consent.prune and identity in records.own.protected
+    ]
+    if not consent.prune:
+        return [Left(identity, _STAYS) for identity in obsolete], []
+    hindered = _bound_by_others(obsolete, observed, records)
+    for identity in obsolete:
+        name = identity.name[0]
+        held = counts.get(name) if identity.kind == QUEUE else None
+        if held is not None and not held.idle and name not in consent.nonempty:
+            hindered.setdefault(
+                identity, f"it holds {held}; --delete-nonempty {name} deletes it all the same"
+            )
+        if identity.kind == USER and name == consent.user:
+            hindered.setdefault(identity, "it is the user that apply is logged in as")
+    staying = {identity for identity in obsolete if identity in records.own.protected} | set(
+        hindered
+    )
+    deletions = []
+    for identity, there in obsolete.items():
+        if identity in records.own.protected:
+            continue
+        hindrance = hindered.get(identity, "")
+        if identity.kind == BINDING and not hindrance:
+            hindrance = _end_stays(identity, staying)
+        deletions.append(
+            Change(
+                "delete",
+                identity,
+                before=there,
+                reason="the file no longer names it",
+                hindrance=hindrance,
+                counts=counts.get(identity.name[0]) if identity.kind == QUEUE else None,
+            )
+        )
+    return left, deletions
+
+
+def _bound_by_others(
+    obsolete: Mapping[Identity, Object], observed: Observed, records: Records
+) -> dict[Identity, str]:
+    """Return own queues and exchanges that bindings of other topologies would go with."""
+    found: dict[Identity, str] = {}
+    for record in records.others:
+        for binding in record.objects:
+            if binding.kind == BINDING and binding in observed.objects:
+                for end in ends(binding):
+                    if end in obsolete:
+                        text = f"topology {record.owner!r} has {binding} there"
+                        found.setdefault(end, text)
+    return found
+
+
+def ends(binding: Identity) -> tuple[Identity, Identity]:
+    """Return the exchange that a binding comes from, and what it leads to."""
+    source, kind, destination, *_ = binding.name
+    return Identity(EXCHANGE, (source,)), Identity(kind, (destination,))
+
+
+def _end_stays(binding: Identity, staying: set[Identity]) -> str:
+    # A queue that keeps its messages keeps its bindings, too: half a deletion helps nobody.
+    end = next((each for each in ends(binding) if each in staying), None)
+    return f"{end} stays" if end else ""
+
+
+def keep_settings(desired: Desired, observed: Observed, staying: Iterable[Identity]) -> Desired:
+    """Let what stays keep the generated policies that are for it.
+
+    A queue that the file no longer names must not lose its dead-lettering before it goes.
+    """
+    ours = [
+        each for identity, each in observed.objects.items() if generated_by(desired.owner, identity)
+    ]
+    settings = Settings(desired.owner)
+    found = False
+    for identity in staying:
+        if identity.kind in (EXCHANGE, QUEUE):
+            type_ = _type(observed.objects[identity])
+            for policy in ours:
+                if reaches(policy, type=type_, name=identity.name[0]):
+                    definition = policy.attributes["definition"]
+                    settings.add(identity.name[0], type=type_, definition=definition)
+                    found = True
+                    break
+    if not found:
+        return desired
+    for each in desired.objects.values():
+        for name in each.covers:
+            settings.add(name, type=type_of(each), definition=each.attributes["definition"])
+    others = [each for each in desired.objects.values() if not each.covers]
+    return replace(desired, objects=by_identity([*others, *settings.policies()]))
+
+
+def generated_by(owner: str, identity: Identity) -> bool:
+    """Say whether an object is a policy that was generated for this topology."""
+    return identity.kind == POLICY and owner_of(identity.name[0]) == owner
+
+
+def _type(each: Object) -> str:
+    return "exchange" if each.identity.kind == EXCHANGE else str(each.attributes.get("type", ""))
