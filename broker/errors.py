@@ -15,6 +15,7 @@
     │   ├── VirtualHostMissing
     │   └── UnsupportedBroker        too old, or lacks a feature
     ├── ProvisioningFailed           object, reason: what RabbitMQ said exit 1
+    ├── ApplyRefused                 another apply runs, or the plan is out of date  exit 1
     ├── MissingOnBroker              the file names it, RabbitMQ has it not: apply   exit 1
     ├── LocalNodeError               the private RabbitMQ               exit 1
     ├── PublishFailed                message_id, exchange, routing_key
@@ -169,6 +170,10 @@ class ProvisioningFailed(RabbitryError):
         self.object = object
         self.reason = reason
         super().__init__(text)
+
+
+class ApplyRefused(RabbitryError):
+    """RabbitMQ must not be changed now: another apply runs, or the plan no longer holds."""
 
 
 class MissingOnBroker(RabbitryError):

@@ -1,0 +1,200 @@
+"""The lock against a second apply: an exclusive queue, held for as long as its connection lives.
+
+One for each virtual host, whatever the topology: who owns what is decided under it.
+https://www.rabbitmq.com/docs/queues#exclusive-queues
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from broker.connection import CONNECT_TIMEOUT_S, Address
+from broker.errors import AccessRefused, ApplyRefused, Unreachable, VirtualHostMissing
+from broker.topology.ownership import LOCK_NAME
+
+if TYPE_CHECKING:
+    import pika
+
+HEARTBEAT_S = 20
+# How often the connection is serviced; far below the heartbeat.
+SERVICE_S = 1.0
+
+
+class ApplyLock:
+    """Held from entering to leaving; a context manager.
+
+    A thread services the connection, so that its heartbeats go on during long work, and
+    `check` asks RabbitMQ whether the lock is still held.
+    """
+
+    def __init__(self, address: Address) -> None:
+        """Prepare the lock; nothing is sent yet.
+
+        Args:
+            address: where RabbitMQ is; its virtual host is what is locked.
+        """
+        self.address = address
+        self._mutex = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._service, name="apply-lock", daemon=True)
+        self._connection: pika.BlockingConnection | None = None
+        self._lost = ""
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            ApplyRefused: another apply holds it.
+            AccessRefused: the user may not declare its queue.
+            Unreachable, VirtualHostMissing: see `broker.errors`.
+        """
+        self._connection = _connect(self.address)
+        try:
+            self._take()
+        except BaseException:
+            self._close()
+            raise
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the lock back; twice does no harm."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with self._mutex:
+            self._close()
+
+    def check(self) -> None:
+        """Ask RabbitMQ whether the lock is still held.
+
+        Raises:
+            ApplyRefused: it is not: the connection was lost or closed.
+        """
+        import pika.exceptions
+
+        with self._mutex:
+            if not self._lost and self._connection is not None:
+                try:
+                    self._channel.queue_declare(LOCK_NAME, passive=True)
+                except (pika.exceptions.AMQPError, OSError) as exc:
+                    self._lost = str(exc) or type(exc).__name__
+            if self._lost:
+                raise ApplyRefused(
+                    f"the lock on virtual host {self.address.vhost_name!r} was lost"
+                    f" ({self._lost}), so another apply may be running; run this one again"
+                )
+
+    def _take(self) -> None:
+        import pika.exceptions
+
+        assert self._connection is not None
+        vhost, user = self.address.vhost_name, self.address.user
+        self._channel = self._connection.channel()
+        try:
+            # Classic, since only classic queues are exclusive, whatever the default type is.
+            self._channel.queue_declare(
+                LOCK_NAME, exclusive=True, arguments={"x-queue-type": "classic"}
+            )
+        except pika.exceptions.ChannelClosedByBroker as exc:
+            if exc.reply_code == 405:
+                raise ApplyRefused(
+                    f"another apply is at work in virtual host {vhost!r}; wait for it and run"
+                    " this one again"
+                ) from exc
+            if exc.reply_code == 403:
+                raise AccessRefused(
+                    f"user {user!r} may not configure queue {LOCK_NAME!r} in virtual host"
+                    f" {vhost!r}, which keeps two applies apart; let the configure expression"
+                    f" of its permissions match it; nothing was written"
+                ) from exc
+            raise ApplyRefused(f"the lock cannot be taken: {exc.reply_text}") from exc
+
+    def _service(self) -> None:
+        import pika.exceptions
+
+        while not self._stopped.wait(SERVICE_S):
+            with self._mutex:
+                try:
+                    if self._connection is not None:
+                        self._connection.process_data_events(time_limit=0)
+                except (pika.exceptions.AMQPError, OSError) as exc:
+                    self._lost = str(exc) or type(exc).__name__
+                    return
+
+    def _close(self) -> None:
+        import pika.exceptions
+
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.is_open:
+            try:
+                connection.close()
+            except (pika.exceptions.AMQPError, OSError) as exc:
+                # It is gone, and with it the lock.
+                self._lost = str(exc)
+
+
+def _connect(address: Address) -> pika.BlockingConnection:
+    import pika
+    import pika.exceptions
+
+    # It reports on its own, at length, what is raised here as one sentence.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    context = address.ssl_context()
+    tls = None
+    if context is not None:
+        server = (address.tls or {}).get("server_name_indication", address.host)
+        tls = pika.SSLOptions(context, server)
+    where = f"{address.host}:{address.port}"
+    try:
+        return pika.BlockingConnection(
+            pika.ConnectionParameters(
+                host=address.host,
+                port=address.port,
+                virtual_host=address.vhost_name,
+                credentials=pika.PlainCredentials(address.user, address.password),
+                heartbeat=HEARTBEAT_S,
+                socket_timeout=CONNECT_TIMEOUT_S,
+                blocked_connection_timeout=CONNECT_TIMEOUT_S,
+                ssl_options=tls,
+                client_properties={"connection_name": "rabbitry topology apply"},
+            )
+        )
+    except (
+        pika.exceptions.ProbableAuthenticationError,
+        pika.exceptions.AuthenticationError,
+    ) as exc:
+        raise AccessRefused(
+            f"RabbitMQ at {where} refuses user {address.user!r} over AMQP; check the user and"
+            " password in the URL"
+        ) from exc
+    except pika.exceptions.ConnectionClosedByBroker as exc:
+        if "not found" in exc.reply_text:
+            raise VirtualHostMissing(
+                f"RabbitMQ at {where} has no virtual host {address.vhost_name!r}"
+            ) from exc
+        raise AccessRefused(
+            f"RabbitMQ at {where} refuses user {address.user!r} in virtual host"
+            f" {address.vhost_name!r}: {exc.reply_text}; nothing was written"
+        ) from exc
+    except pika.exceptions.ProbableAccessDeniedError as exc:
+        raise AccessRefused(
+            f"user {address.user!r} has no permissions in virtual host {address.vhost_name!r};"
+            " `rabbitmqctl set_permissions` gives them; nothing was written"
+        ) from exc
+    except (pika.exceptions.AMQPError, OSError) as exc:
+        raise Unreachable(
+            f"cannot reach RabbitMQ at {where} over AMQP ({str(exc) or type(exc).__name__});"
+            " apply needs it for the lock against a second apply"
+        ) from exc
