@@ -7,13 +7,13 @@ import os
 import secrets
 import socket
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.connection import Address
 from broker.errors import RabbitryError
 from broker.local.state import Home
+from broker.local.way import Say
 from broker.management import Management
 
 URL_VARIABLE = "RABBITRY_TEST_URL"
@@ -54,7 +54,7 @@ class RabbitMQ:
         return self.address(vhost).url
 
 
-def find(home: Home, ending: contextlib.ExitStack, say: Callable[[str], object]) -> RabbitMQ:
+def find(home: Home, ending: contextlib.ExitStack, say: Say) -> RabbitMQ:
     """Find or start a RabbitMQ.
 
     Args:
@@ -179,11 +179,11 @@ def _local_image(engine) -> str:
     return IMAGES[-1]
 
 
-def _private(home: Home, ending: contextlib.ExitStack, say: Callable[[str], object]) -> RabbitMQ:
+def _private(home: Home, ending: contextlib.ExitStack, say: Say) -> RabbitMQ:
     """Start a private node in a home of its own."""
     from broker import local
 
-    ending.callback(local.down, home, purge=True, say=lambda line: None)
+    ending.callback(local.down, home, purge=True)
     state = local.up(home, say=say)
     address = Address.parse(state.url, management_url=state.management_url)
     return _described(address, f"private node, way {state.way}")

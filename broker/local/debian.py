@@ -228,11 +228,12 @@ def _debootstrap(target: Path, say: Say) -> None:
         start_new_session=True,
     )
     last = ""
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
-        for done, line in enumerate(process.stdout):
-            last = line.strip() or last
-            say(last.removeprefix("I: "), min(0.99, done / _LINES))
+        with process.stdout:
+            for done, line in enumerate(process.stdout):
+                last = line.strip() or last
+                say(last.removeprefix("I: "), min(0.99, done / _LINES))
         code = process.wait()
     finally:
         if process.poll() is None:
