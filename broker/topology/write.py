@@ -7,7 +7,16 @@ from typing import Any
 
 from broker.errors import BrokerUnavailable
 from broker.management import Management
-from broker.topology.objects import BINDING, EXCHANGE, POLICY, QUEUE, VHOST, Object
+from broker.topology.objects import (
+    BINDING,
+    EXCHANGE,
+    POLICY,
+    QUEUE,
+    VHOST,
+    Identity,
+    Object,
+    canonical,
+)
 from broker.topology.plan import Change
 
 _SEGMENT = {EXCHANGE: "exchanges", POLICY: "policies", QUEUE: "queues"}
@@ -21,15 +30,32 @@ def write(change: Change, vhost: str, management: Management) -> None:
     """
     identity, wanted = change.identity, change.after
     if wanted is None:
-        if identity.kind != POLICY:
-            raise AssertionError(f"nothing here deletes {identity}")
-        management.delete(_SEGMENT[POLICY], vhost, identity.name[0])
+        delete(identity, vhost, management)
     elif identity.kind == VHOST:
         management.put("vhosts", vhost, body=_vhost_body(change))
     elif identity.kind == BINDING:
         _bind(wanted, vhost, management)
     else:
-        management.put(_SEGMENT[identity.kind], vhost, identity.name[0], body=_body(wanted))
+        management.put(_SEGMENT[identity.kind], vhost, identity.name[0], body=body_of(wanted))
+
+
+def delete(identity: Identity, vhost: str, management: Management) -> None:
+    """Delete one object; one that is not there is no error."""
+    if identity.kind == VHOST:
+        management.delete("vhosts", vhost)
+    elif identity.kind == BINDING:
+        _unbind(identity, vhost, management)
+    else:
+        management.delete(_SEGMENT[identity.kind], vhost, identity.name[0])
+
+
+def _unbind(identity: Identity, vhost: str, management: Management) -> None:
+    source, kind, destination, routing_key, arguments = identity.name
+    ends = ("e", source, "q" if kind == "queue" else "e", destination)
+    # RabbitMQ's address of a binding has a hash of its arguments, which only RabbitMQ knows.
+    for answer in management.find("bindings", vhost, *ends) or ():
+        if answer["routing_key"] == routing_key and canonical(answer["arguments"]) == arguments:
+            management.delete("bindings", vhost, *ends, answer["properties_key"])
 
 
 def _vhost_body(change: Change) -> dict[str, Any]:
@@ -42,7 +68,8 @@ def _vhost_body(change: Change) -> dict[str, Any]:
     return body
 
 
-def _body(wanted: Object) -> dict[str, Any]:
+def body_of(wanted: Object) -> dict[str, Any]:
+    """Return what RabbitMQ is told of an object; its definitions take the same, with a name."""
     body = dict(wanted.attributes)
     if wanted.identity.kind == QUEUE:
         # Always explicit: the virtual host's default may change.
