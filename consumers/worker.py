@@ -14,6 +14,7 @@ from broker.errors import MissingOnBroker, WorkerError, did_you_mean
 from broker.topology import Topology
 from broker.topology.model import WorkerSpec
 from consumers.factory import make_app
+from consumers.shutdown import Shutdown
 
 
 def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str) -> int:
@@ -47,6 +48,7 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     )
     # Read by JobConsumer when it is made: what RabbitMQ may hand over ahead, all slots together.
     worker.prefetch = spec.prefetch or spec.concurrency
+    Shutdown(worker, grace_s=spec.grace.total_seconds()).install()
     worker.start()
     return int(worker.exitcode or 0)
 
