@@ -1,54 +1,95 @@
-"""From a topology to the objects it wants on RabbitMQ; pure.
+"""From a topology to the objects it wants on RabbitMQ; pure but for the secrets it is asked for.
 
 Structure becomes arguments, operation becomes generated policies (see `settings`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from broker.topology.compile_access import access_objects, limits_of
 from broker.topology.model import Binding, Exchange, Queue, Topology
 from broker.topology.objects import (
     EXCHANGE,
+    GLOBAL_PARAMETER,
+    OPERATOR_POLICY,
+    PARAMETER,
+    POLICY,
     QUEUE,
     VHOST,
+    VHOST_LIMIT,
     Desired,
     Identity,
     Object,
     binding_identity,
     by_identity,
 )
+from broker.topology.operation import OperatorPolicy, Policy
 from broker.topology.policies import Settings
-from broker.topology.settings import QUORUM, SETTINGS
+from broker.topology.references import References
+from broker.topology.settings import EXCHANGE_SETTINGS, QUORUM, RETRY_SINCE, SETTINGS, known
 from broker.topology.source import DataPath
 from broker.units import milliseconds
 
 
-def compile_topology(topology: Topology, *, vhost: str | None = None) -> Desired:
+def compile_topology(
+    topology: Topology,
+    *,
+    vhost: str | None = None,
+    secrets: bool = True,
+    environ: Mapping[str, str] = os.environ,
+) -> Desired:
     """Return what the topology wants on RabbitMQ.
 
     Args:
         topology: without errors of `lint.check`.
         vhost: the virtual host to use in place of the file's, as a URL may name one.
+        secrets: whether to resolve references in users, shovels, federation and parameters;
+            without, they stay as they stand, and users have no password.
+        environ: the process's environment.
+
+    Raises:
+        TopologyError: a variable is not set, or a file cannot be read.
     """
     name = vhost if vhost is not None else topology.vhost.name
-    return Desired(topology.name, name, by_identity(_objects(topology, name)))
+    references = References(topology.source, environ if secrets else None)
+    return Desired(topology.name, name, by_identity(_objects(topology, name, references)))
 
 
-def _objects(topology: Topology, vhost: str) -> Iterator[Object]:
-    settings = Settings(topology.name)
+def _objects(topology: Topology, vhost: str, references: References) -> Iterator[Object]:
     yield _vhost(topology, vhost)
+    for limit, value in limits_of(topology.limits):
+        yield Object(Identity(VHOST_LIMIT, (limit,)), {"value": value}, ("limits",))
+    yield from access_objects(topology, references)
     for name, exchange in topology.exchanges.items():
         yield _exchange(name, exchange)
         yield from _bindings("exchange", name, exchange.bindings)
-        if exchange.alternate_exchange is not None:
-            definition = {"alternate-exchange": exchange.alternate_exchange}
-            settings.add(name, type="exchange", definition=definition)
     for name, queue in topology.queues.items():
         yield _queue(name, queue)
         yield from _bindings("queue", name, queue.bindings)
-        settings.add(name, type=queue.type, definition=policy_definition(queue))
+    for name, operator in topology.operator_policies.items():
+        yield _policy(OPERATOR_POLICY, name, operator, ("operator_policies", name))
+    for name, policy in topology.policies.items():
+        yield _policy(POLICY, name, policy, ("policies", name))
+    yield from generated_policies(topology)
+    yield from _parameters(topology, references)
+
+
+def generated_policies(topology: Topology) -> Iterator[Object]:
+    """Yield the policies that the settings of queues and exchanges come to."""
+    settings = Settings(topology.name)
+    for name, exchange in topology.exchanges.items():
+        definition = {
+            key: value
+            for field, key in EXCHANGE_SETTINGS.items()
+            if (value := getattr(exchange, field)) is not None
+        }
+        settings.add(name, type="exchange", definition=definition)
+    for name, queue in topology.queues.items():
+        definition = policy_definition(queue, requires=topology.broker.requires)
+        settings.add(name, type=queue.type, definition=definition)
     yield from settings.policies()
 
 
@@ -57,9 +98,12 @@ def _vhost(topology: Topology, name: str) -> Object:
     said = topology.vhost.model_fields_set - {"name"}
     attributes: dict[str, Any] = {
         key: getattr(topology.vhost, key)
-        for key in ("default_queue_type", "description", "tags")
-        if key in said
+        for key in ("default_queue_type", "description", "tags", "protected_from_deletion")
+        if key in said and getattr(topology.vhost, key) is not None
     }
+    if "tags" in attributes:
+        # A set to RabbitMQ: their order means nothing.
+        attributes["tags"] = sorted(set(attributes["tags"]))
     return Object(Identity(VHOST, (name,)), attributes, ("vhost",))
 
 
@@ -74,6 +118,7 @@ def _exchange(name: str, exchange: Exchange) -> Object:
             "arguments": exchange.arguments,
         },
         ("exchanges", name),
+        protected=exchange.protected,
     )
 
 
@@ -92,21 +137,31 @@ def _queue(name: str, queue: Queue) -> Object:
             "arguments": arguments | queue.arguments,
         },
         ("queues", name),
+        protected=queue.protected,
     )
 
 
-def policy_definition(queue: Queue) -> dict[str, Any]:
-    """Return the policy keys that a queue's settings come to."""
+def policy_definition(queue: Queue, *, requires: str | None = None) -> dict[str, Any]:
+    """Return the policy keys that a queue's settings come to.
+
+    Args:
+        queue: the queue.
+        requires: the least version of RabbitMQ. What it does not know is left out: a policy with
+            one unknown key would not apply at all.
+    """
     definition = {
         setting.key: setting.encode(value)
         for key, setting in SETTINGS.items()
-        if setting.where == "policy" and (value := getattr(queue, key)) is not None
+        if setting.where == "policy"
+        and (value := getattr(queue, key)) is not None
+        and known(setting.since, requires)
     }
     if (retry := queue.retry) is not None:
-        definition["delayed-retry-type"] = retry.type
-        definition["delayed-retry-min"] = milliseconds(retry.delay)
-        if retry.max_delay is not None:
-            definition["delayed-retry-max"] = milliseconds(retry.max_delay)
+        if known(RETRY_SINCE, requires):
+            definition["delayed-retry-type"] = retry.type
+            definition["delayed-retry-min"] = milliseconds(retry.delay)
+            if retry.max_delay is not None:
+                definition["delayed-retry-max"] = milliseconds(retry.max_delay)
         if retry.limit is not None:
             definition["delivery-limit"] = retry.limit
     if (letter := queue.dead_letter) is not None:
@@ -136,3 +191,55 @@ def _bindings(kind: str, name: str, bindings: Iterable[Binding]) -> Iterator[Obj
         )
         path: DataPath = (section, name, "bindings", index)
         yield Object(identity, {}, path)
+
+
+def _policy(kind: str, name: str, policy: Policy | OperatorPolicy, path: DataPath) -> Object:
+    return Object(
+        Identity(kind, (name,)),
+        {
+            "apply-to": policy.apply_to,
+            "pattern": policy.pattern,
+            "priority": policy.priority,
+            "definition": policy.definition,
+        },
+        path,
+        protected=policy.protected,
+    )
+
+
+def _parameters(topology: Topology, references: References) -> Iterator[Object]:
+    federation = topology.federation
+    for name, shovel in topology.shovels.items():
+        path: DataPath = ("shovels", name)
+        yield _parameter("shovel", name, shovel.value(), path, references, shovel.protected)
+    for name, upstream in federation.upstreams.items():
+        path = ("federation", "upstreams", name)
+        component = "federation-upstream"
+        value = upstream.value()
+        yield _parameter(component, name, value, path, references, upstream.protected)
+    for name, members in federation.upstream_sets.items():
+        path = ("federation", "upstream_sets", name)
+        value_of_set = [member.value() for member in members]
+        yield _parameter("federation-upstream-set", name, value_of_set, path, references)
+    for component, parameters in topology.parameters.items():
+        for name, value in parameters.items():
+            path = ("parameters", component, name)
+            yield _parameter(component, name, value, path, references)
+    for name, value in topology.global_parameters.items():
+        path = ("global_parameters", name)
+        resolved, secrets = references.attribute("value", value, path)
+        identity = Identity(GLOBAL_PARAMETER, (name,))
+        yield Object(identity, {"value": resolved}, path, secrets=secrets)
+
+
+def _parameter(
+    component: str,
+    name: str,
+    value: Any,
+    path: DataPath,
+    references: References,
+    protected: bool = False,
+) -> Object:
+    resolved, secrets = references.attribute("value", value, path)
+    identity = Identity(PARAMETER, (component, name))
+    return Object(identity, {"value": resolved}, path, protected=protected, secrets=secrets)

@@ -19,17 +19,18 @@ VHOST_LIMIT, OPERATOR_POLICY, PARAMETER = "vhost-limit", "operator-policy", "par
 USER, USER_LIMIT, GLOBAL_PARAMETER = "user", "user-limit", "global-parameter"
 PERMISSION, TOPIC_PERMISSION = "permission", "topic-permission"
 
-# The order of creation. Users before what they may do; exchanges before policies, which name
-# them; policies before queues, so that no queue is ever without its dead-lettering; bindings
-# when all is ready to receive; shovels and federation last, since they move messages at once.
+# The order of creation. Users before what they may do; exchanges before policies and topic
+# permissions, which name them; policies before queues, so that no queue is ever without its
+# dead-lettering; bindings when all is ready to receive; shovels and federation last, since they
+# move messages at once.
 CREATION_ORDER = (
     VHOST,
     VHOST_LIMIT,
     USER,
     USER_LIMIT,
     PERMISSION,
-    TOPIC_PERMISSION,
     EXCHANGE,
+    TOPIC_PERMISSION,
     OPERATOR_POLICY,
     POLICY,
     QUEUE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from broker.errors import AccessRefused, BrokerUnavailable
@@ -10,9 +10,18 @@ from broker.management import Management
 from broker.topology.objects import (
     BINDING,
     EXCHANGE,
+    GLOBAL_PARAMETER,
+    OPERATOR_POLICY,
+    OUTSIDE,
+    PARAMETER,
+    PERMISSION,
     POLICY,
     QUEUE,
+    TOPIC_PERMISSION,
+    USER,
+    USER_LIMIT,
     VHOST,
+    VHOST_LIMIT,
     Identity,
     Object,
     Objects,
@@ -22,43 +31,71 @@ from broker.topology.objects import (
 )
 from broker.topology.settings import BUILT_IN_EXCHANGES
 
-_KINDS = (EXCHANGE, POLICY, QUEUE, BINDING)
+# Read in any case.
+_KINDS = (VHOST_LIMIT, EXCHANGE, OPERATOR_POLICY, POLICY, QUEUE, BINDING)
+# In the virtual host, but for an administrator's eyes: read where anybody named one.
+_GUARDED = (PERMISSION, TOPIC_PERMISSION)
 
 
-def observe(management: Management, vhost: str, *, requires: str | None = None) -> Observed:
-    """Read a virtual host: six requests, however much is in it.
+def observe(
+    management: Management,
+    vhost: str,
+    *,
+    requires: str | None = None,
+    named: Collection[Identity] = (),
+) -> Observed:
+    """Read a virtual host: nine requests, however much is in it, and at most five more.
 
     Args:
         management: the management API.
         vhost: name of the virtual host, which need not exist.
         requires: the least version of RabbitMQ that will do.
+        named: what the topology or its record names. Users, their limits and global parameters
+            live beside the virtual hosts: of these only the named ones are looked at.
+            Permissions are read where any is named, since that takes an administrator.
 
     Raises:
         UnsupportedBroker: RabbitMQ is too old.
         Unreachable, AccessRefused, BrokerUnavailable: see `broker.errors`.
     """
     version = management.require(requires)
+    asked = {identity.kind for identity in named}
     objects = dict(read_kind(management, vhost, VHOST))
     effective: dict[str, Mapping[str, Any]] = {}
     if objects:
-        for kind in _KINDS:
+        for kind in (*_KINDS, *(kind for kind in _GUARDED if kind in asked)):
             if kind == QUEUE:
                 answers = _queue_answers(management, vhost)
                 objects |= by_identity(map(_queue, answers))
                 effective = _effective(answers)
             else:
                 objects |= read_kind(management, vhost, kind)
+        objects |= _read_parameters(management, vhost, needed=PARAMETER in asked)
+    for kind in sorted(OUTSIDE & asked):
+        there = read_kind(management, vhost, kind)
+        objects |= {each: there[each] for each in named if each in there}
     return Observed(version, vhost, objects, effective)
 
 
 def read_kind(management: Management, vhost: str, kind: str) -> Objects:
-    """Read all objects of one kind, with one request (bindings: at most two)."""
+    """Read all objects of one kind, with one request (bindings: at most two).
+
+    Of the kinds beside the virtual hosts that is all that the broker has.
+    """
     read = {
         VHOST: _vhosts,
+        VHOST_LIMIT: _vhost_limits,
+        USER: _users,
+        USER_LIMIT: _user_limits,
+        PERMISSION: _permissions,
+        TOPIC_PERMISSION: _topic_permissions,
         EXCHANGE: _exchanges,
+        OPERATOR_POLICY: _operator_policies,
         POLICY: _policies,
         QUEUE: _queues,
         BINDING: _bindings,
+        PARAMETER: _parameters,
+        GLOBAL_PARAMETER: _global_parameters,
     }[kind]
     return by_identity(read(management, vhost))
 
@@ -79,9 +116,49 @@ def _vhosts(management: Management, vhost: str) -> Iterator[Object]:
                 {
                     "default_queue_type": "classic" if default in (None, "undefined") else default,
                     "description": answer.get("description") or "",
-                    "tags": answer.get("tags") or [],
+                    "tags": sorted(answer.get("tags") or []),
+                    "protected_from_deletion": answer.get("protected_from_deletion", False),
                 },
             )
+
+
+def _vhost_limits(management: Management, vhost: str) -> Iterator[Object]:
+    for answer in management.get("vhost-limits", vhost):
+        # No limits come as an empty list.
+        for name, value in dict(answer["value"]).items():
+            yield Object(Identity(VHOST_LIMIT, (name,)), {"value": value})
+
+
+def _users(management: Management, vhost: str) -> Iterator[Object]:
+    for answer in management.get("users"):
+        tags = answer["tags"]
+        yield Object(
+            Identity(USER, (answer["name"],)),
+            {
+                # RabbitMQ 3 wrote them with commas.
+                "tags": sorted(filter(None, tags.split(",")) if isinstance(tags, str) else tags),
+                "password_hash": answer["password_hash"],
+                "hashing_algorithm": answer["hashing_algorithm"],
+            },
+        )
+
+
+def _user_limits(management: Management, vhost: str) -> Iterator[Object]:
+    for answer in management.get("user-limits"):
+        for name, value in dict(answer["value"]).items():
+            yield Object(Identity(USER_LIMIT, (answer["user"], name)), {"value": value})
+
+
+def _permissions(management: Management, vhost: str) -> Iterator[Object]:
+    for answer in management.get("vhosts", vhost, "permissions"):
+        attributes = {key: answer[key] for key in ("configure", "write", "read")}
+        yield Object(Identity(PERMISSION, (answer["user"],)), attributes)
+
+
+def _topic_permissions(management: Management, vhost: str) -> Iterator[Object]:
+    for answer in management.get("vhosts", vhost, "topic-permissions"):
+        attributes = {key: answer[key] for key in ("write", "read")}
+        yield Object(Identity(TOPIC_PERMISSION, (answer["user"], answer["exchange"])), attributes)
 
 
 def _exchanges(management: Management, vhost: str) -> Iterator[Object]:
@@ -101,9 +178,41 @@ def _exchanges(management: Management, vhost: str) -> Iterator[Object]:
 
 
 def _policies(management: Management, vhost: str) -> Iterator[Object]:
-    for answer in management.get("policies", vhost):
+    return _policies_of(POLICY, management.get("policies", vhost))
+
+
+def _operator_policies(management: Management, vhost: str) -> Iterator[Object]:
+    return _policies_of(OPERATOR_POLICY, management.get("operator-policies", vhost))
+
+
+def _policies_of(kind: str, answers: list[dict[str, Any]]) -> Iterator[Object]:
+    for answer in answers:
         attributes = {key: answer[key] for key in ("apply-to", "pattern", "priority", "definition")}
-        yield Object(Identity(POLICY, (answer["name"],)), attributes)
+        yield Object(Identity(kind, (answer["name"],)), attributes)
+
+
+def _read_parameters(management: Management, vhost: str, *, needed: bool) -> Objects:
+    try:
+        return read_kind(management, vhost, PARAMETER)
+    except AccessRefused:
+        # It takes a policymaker; without any in the file it is nothing to stop for.
+        if needed:
+            raise
+        return {}
+
+
+def _parameters(management: Management, vhost: str) -> Iterator[Object]:
+    # There is no list for one virtual host and all components.
+    for answer in management.get("parameters"):
+        # The limits are objects of their own.
+        if answer["vhost"] == vhost and answer["component"] != "vhost-limits":
+            identity = Identity(PARAMETER, (answer["component"], answer["name"]))
+            yield Object(identity, {"value": answer["value"]})
+
+
+def _global_parameters(management: Management, vhost: str) -> Iterator[Object]:
+    for answer in management.get("global-parameters"):
+        yield Object(Identity(GLOBAL_PARAMETER, (answer["name"],)), {"value": answer["value"]})
 
 
 def _queues(management: Management, vhost: str) -> Iterator[Object]:

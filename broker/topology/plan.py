@@ -34,6 +34,7 @@ from broker.topology.obsolete import (
     obsolete_of,
 )
 from broker.topology.ownership import Record, Records, is_rabbitrys, protected_of
+from broker.topology.passwords import settled
 from broker.topology.policies import owner_of
 from broker.topology.rivals import expression, hidden, not_in_force
 
@@ -119,6 +120,7 @@ def make_plan(
         adopted=_adopted(desired, observed, records),
         wanted=frozenset(desired.objects),
         protected=protected,
+        gone=tuple(sorted(records.own.objects - desired.objects.keys() - observed.objects.keys())),
     )
 
 
@@ -151,6 +153,7 @@ def differences(wanted: Object, there: Object) -> tuple[Difference, ...]:
 def _compare(wanted: Object, there: Object | None) -> Change | None:
     if there is None:
         return Change("create", wanted.identity, after=wanted)
+    wanted = settled(wanted, there)
     found = differences(wanted, there)
     if not found:
         return None

@@ -39,6 +39,20 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def known(since: str, requires: str | None) -> bool:
+    """Return whether the least version of RabbitMQ knows what came with another version.
+
+    Args:
+        since: the version that it came with.
+        requires: the least version that a topology asks for; None is the newest.
+    """
+    return requires is None or _numbers(requires) >= _numbers(since)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """How a key of a queue reaches RabbitMQ.

@@ -91,7 +91,9 @@ def _plan(topology: Topology, management: Management) -> Plan:
 
     # The virtual host of the address: one that the URL names wins over the file's.
     desired = compile_topology(topology, vhost=management.address.vhost_name)
-    observed = observe(management, desired.vhost, requires=topology.broker.requires)
+    observed = observe(
+        management, desired.vhost, requires=topology.broker.requires, named=desired.objects
+    )
     return make_plan(desired, observed)
 
 
