@@ -7,25 +7,27 @@ costs one request a stage, however many objects it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import groupby
 from typing import Any
 
-from broker.errors import AccessRefused, RabbitryError
+from broker.errors import ApplyRefused, RabbitryError
 from broker.management import Management
-from broker.topology.objects import POLICY, VHOST, Objects
+from broker.topology.allowed import ADMINISTRATOR, check_allowed
+from broker.topology.bulk import Failure, Written, write_all
+from broker.topology.changes import Change, Plan
+from broker.topology.lock import ApplyLock
+from broker.topology.objects import BINDING, QUEUE, VHOST, Identity, Objects
 from broker.topology.observe import read_effective, read_kind
-from broker.topology.plan import Change, Plan, differences, not_in_force
-from broker.topology.write import write
+from broker.topology.obsolete import MADE_ONLY, Consent, ends, generated_by
+from broker.topology.ownership import Record, Records, read_records, write_record
+from broker.topology.plan import differences
+from broker.topology.rivals import not_in_force
+from broker.topology.settle import SETTLE_S, settle
 
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A change that did not come about, and why."""
-
-    change: Change
-    reason: str
+__all__ = ["Failure", "Outcome", "apply", "make_changes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Outcome:
     @property
     def complete(self) -> bool:
         """Whether everything is as the topology says."""
-        return not (self.failed or self.not_done or self.warnings)
+        return not (self.failed or self.not_done or self.warnings or self.error)
 
     def document(self) -> dict[str, Any]:
         """Return the outcome as JSON."""
@@ -64,78 +66,265 @@ class Outcome:
 
 
 def apply(
-    plan: Plan, management: Management, *, on_done: Callable[[Change], None] = lambda change: None
+    plan: Plan,
+    management: Management,
+    *,
+    consent: Consent | None = None,
+    on_done: Callable[[Change], None] = lambda change: None,
+    say: Callable[[str], None] = lambda text: None,
+    settle_s: float = SETTLE_S,
 ) -> Outcome:
-    """Make the changes of a plan.
+    """Make the changes of a plan, under a lock, and record on RabbitMQ whose they are.
 
     Stops after the first stage in which something failed: later stages build on it. Nothing
-    that would lose messages is ever tried: an object that RabbitMQ cannot change stays.
+    that would lose messages is ever tried without consent.
 
     Args:
         plan: what to do.
         management: the management API, with a user who may do it.
+        consent: what may be replaced or deleted.
         on_done: told of each change when it is made and read back.
+        say: told what takes long.
+        settle_s: how long a queue must have held nothing before it is deleted, in seconds.
 
     Raises:
-        AccessRefused: the user's tags do not suffice; nothing was written.
+        AccessRefused, UnsupportedBroker: the user's rights or RabbitMQ's features do not
+            suffice; nothing was written.
+        ApplyRefused: another apply is at work, or another topology manages one of the objects;
+            nothing was written.
     """
-    check_rights(plan, management)
+    consent = consent or Consent()
+    records = read_records(management, plan.vhost, plan.owner)
+    if plan.same and not records.known:
+        return Outcome()
+    if plan.same and _final(plan, _intent(plan, records), plan.changes) == records.own:
+        return Outcome()
+    tags = check_allowed(plan, management)
+    homes = [c for c in plan.changes if c.identity.kind == VHOST and c.action == "create"]
+    first = Outcome()
+    if homes:
+        # The lock lives in the virtual host, which therefore comes before it.
+        write_record(management, _intent(plan, records))
+        first = make_changes(replace(plan, changes=tuple(homes)), management, on_done=on_done)
+        plan = replace(plan, changes=tuple(c for c in plan.changes if c not in homes))
+        if not first.complete:
+            return replace(first, not_done=first.not_done + plan.changes)
+    with ApplyLock(management.address) as lock:
+        records = read_records(management, plan.vhost, plan.owner)
+        _refuse_conflicts(plan, records)
+        intent = _intent(plan, records, made=homes)
+        if intent != records.own:
+            write_record(management, intent)
+        outcome = make_changes(
+            plan,
+            management,
+            consent=consent,
+            on_done=on_done,
+            say=say,
+            check=lock.check,
+            imports=ADMINISTRATOR in tags,
+            settle_s=settle_s,
+        )
+        left = [*(each.change for each in outcome.failed), *outcome.not_done]
+        final = _final(plan, intent, left)
+        if final != intent:
+            outcome = _recorded(outcome, final, lock, management)
+    return replace(outcome, done=first.done + outcome.done)
+
+
+def make_changes(
+    plan: Plan,
+    management: Management,
+    *,
+    consent: Consent | None = None,
+    on_done: Callable[[Change], None] = lambda change: None,
+    say: Callable[[str], None] = lambda text: None,
+    check: Callable[[], None] = lambda: None,
+    imports: bool = False,
+    settle_s: float = SETTLE_S,
+) -> Outcome:
+    """Make the changes of a plan; see `apply`, which does so under the lock.
+
+    Args:
+        check: raises where nothing more may be written.
+        imports: whether the user may import definitions.
+    """
+    consent = consent or Consent()
     done: list[Change] = []
     failed: list[Failure] = []
+    not_done = [c for c in plan.changes if not _wanted(c, consent)]
     error: RabbitryError | None = None
-    pending = [change for change in plan.changes if not change.blocked]
-    not_done = [change for change in plan.changes if change.blocked]
-    for (kind, _), stage in groupby(pending, key=lambda c: (c.identity.kind, c.action == "delete")):
-        if failed:
+    refused: dict[Identity, str] | None = None
+    pending = [change for change in plan.changes if _wanted(change, consent)]
+    for (kind, action), group in groupby(pending, key=_stage):
+        stage = list(group)
+        if failed or error:
             not_done += stage
             continue
-        written: list[Change] = []
-        for change in stage:
-            if failed:
-                not_done.append(change)
-                continue
+        if action == "delete" and kind in (BINDING, QUEUE) and refused is None:
             try:
-                write(change, plan.vhost, management)
+                refused = _settled(pending, plan, management, consent, check, say, settle_s)
             except RabbitryError as exc:
                 error = exc
-                failed.append(Failure(change, str(exc)))
-            else:
-                written.append(change)
+                not_done += stage
+                continue
+        stage, kept = _without(stage, refused or {})
+        not_done += kept
+        if action == "replace":
+            outcome = _replace_all(stage, plan, management, check=check, say=say)
+        else:
+            outcome = write_all(stage, plan.vhost, management, imports=imports, check=check)
+        failed += outcome.failed
+        not_done += outcome.not_tried
+        error = outcome.error
         try:
-            there = read_kind(management, plan.vhost, kind) if written else {}
+            there = read_kind(management, plan.vhost, kind) if outcome.written else {}
         except RabbitryError as exc:
             error = error or exc
-            failed += [Failure(change, f"not read back: {exc}") for change in written]
+            failed += [Failure(change, f"not read back: {exc}") for change in outcome.written]
             continue
-        for change in written:
+        for change in outcome.written:
             if reason := _still_wrong(change, there):
                 failed.append(Failure(change, reason))
             else:
                 done.append(change)
                 on_done(change)
-    order = {id(change): index for index, change in enumerate(plan.changes)}
-    not_done.sort(key=lambda change: order[id(change)])
+    order = {change.identity: index for index, change in enumerate(plan.changes)}
+    not_done.sort(key=lambda change: order[change.identity])
     warnings = () if error else _not_in_force(done, plan.vhost, management)
     return Outcome(tuple(done), tuple(failed), tuple(not_done), tuple(warnings), error)
 
 
-def check_rights(plan: Plan, management: Management) -> None:
-    """Check that the user's tags suffice for the plan.
+def _wanted(change: Change, consent: Consent) -> bool:
+    return not change.hindrance and (change.action != "replace" or consent.replace)
 
-    Raises:
-        AccessRefused: names the tag and what it is needed for.
-    """
-    tags = management.get("whoami")["tags"]
-    # RabbitMQ 3 wrote them with commas.
-    held = set(tags.split(",") if isinstance(tags, str) else tags)
-    needs = {VHOST: {"administrator"}, POLICY: {"administrator", "policymaker"}}
+
+def _stage(change: Change) -> tuple[str, str]:
+    action = change.action if change.action in ("delete", "replace") else "write"
+    return change.identity.kind, action
+
+
+def _replace_all(
+    stage: Iterable[Change],
+    plan: Plan,
+    management: Management,
+    *,
+    check: Callable[[], None],
+    say: Callable[[str], None],
+) -> Written:
+    replace_one = import_module("broker.topology.replace").replace
+    outcome = Written()
+    for change in stage:
+        if outcome.error:
+            outcome.not_tried.append(change)
+            continue
+        try:
+            check()
+            replace_one(change, management, management.address, owner=plan.owner, say=say)
+        except RabbitryError as exc:
+            outcome.fail(change, exc)
+        else:
+            outcome.written.append(change)
+    return outcome
+
+
+# -- deleting -------------------------------------------------------------------------
+
+
+def _settled(
+    pending: Iterable[Change],
+    plan: Plan,
+    management: Management,
+    consent: Consent,
+    check: Callable[[], None],
+    say: Callable[[str], None],
+    settle_s: float,
+) -> dict[Identity, str]:
+    """Return the queues that must not be deleted after all, and why."""
+    queues = [
+        change.identity
+        for change in pending
+        if change.action == "delete"
+        and change.identity.kind == QUEUE
+        and change.identity.name[0] not in consent.nonempty
+    ]
+    if not queues:
+        return {}
+    say(f"watching {len(queues)} queues for {settle_s:g} s before they are deleted")
+    return settle(queues, plan.vhost, management, check=check, settle_s=settle_s)
+
+
+def _without(
+    stage: Sequence[Change], refused: dict[Identity, str]
+) -> tuple[list[Change], list[Change]]:
+    """Part the changes of a stage into those to make, and those that hang on a kept queue."""
+    kept = []
+    for change in stage:
+        reason = refused.get(change.identity, "")
+        if change.identity.kind == BINDING and change.action == "delete":
+            end = next((each for each in ends(change.identity) if each in refused), None)
+            reason = f"{end} stays" if end else ""
+        if reason:
+            kept.append(replace(change, hindrance=reason))
+    names = {change.identity for change in kept}
+    return [change for change in stage if change.identity not in names], kept
+
+
+# -- whose they are -------------------------------------------------------------------
+
+
+def _refuse_conflicts(plan: Plan, records: Records) -> None:
     for change in plan.changes:
-        wanted = needs.get(change.identity.kind)
-        if wanted and not held & wanted:
-            raise AccessRefused(
-                f"user {management.address.user!r} may not {change.action} {change.identity}: it"
-                f" needs the tag {' or '.join(sorted(wanted))}; nothing was written"
+        holder = records.holder(change.identity)
+        if holder is not None:
+            raise ApplyRefused(
+                f"topology {holder!r} manages {change.identity} in virtual host {plan.vhost!r},"
+                f" so topology {plan.owner!r} does not {change.action} it; give one of the two"
+                " another name; nothing was written"
             )
+        if (
+            change.action == "delete"
+            and change.identity not in records.own.objects
+            and not generated_by(plan.owner, change.identity)
+        ):
+            raise ApplyRefused(
+                f"{change.identity} is not topology {plan.owner!r}'s any more: another apply ran"
+                " since the plan was made; make a new one"
+            )
+
+
+def _intent(plan: Plan, records: Records, *, made: Iterable[Change] = ()) -> Record:
+    """Return the record from before the first write: all that there will be."""
+    own = records.own
+    created = {c.identity for c in (*plan.changes, *made) if c.action == "create"}
+    claimed = {
+        each
+        for each in plan.wanted
+        if (each.kind not in MADE_ONLY or each in created) and records.holder(each) is None
+    }
+    objects = own.objects | claimed
+    protected = (plan.protected & objects) | (own.protected - plan.wanted)
+    return replace(own, objects=objects, protected=protected)
+
+
+def _final(plan: Plan, intent: Record, left: Iterable[Change]) -> Record:
+    """Return the record from after the last write: without what is gone."""
+    staying = {change.identity for change in left}
+    deleted = {c.identity for c in plan.changes if c.action == "delete"} - staying
+    objects = intent.objects - deleted - set(plan.gone)
+    return replace(intent, objects=objects, protected=intent.protected & objects)
+
+
+def _recorded(outcome: Outcome, record: Record, lock: ApplyLock, management: Management) -> Outcome:
+    try:
+        lock.check()
+        write_record(management, record)
+    except RabbitryError as exc:
+        return replace(outcome, error=outcome.error or exc)
+    return outcome
+
+
+# -- reading back ---------------------------------------------------------------------
 
 
 def _still_wrong(change: Change, there: Objects) -> str:
@@ -144,7 +333,7 @@ def _still_wrong(change: Change, there: Objects) -> str:
         return f"RabbitMQ said that it deleted {identity}, but it is still there" if found else ""
     if found is None:
         return f"RabbitMQ said that it declared {identity}, but it is not there"
-    wrong = differences(change.after, found)
+    wrong = replace(change, differences=differences(change.after, found)).shown_differences()
     if not wrong:
         return ""
     text = ", ".join(f"{each.attribute} is {each.before!r}, not {each.after!r}" for each in wrong)

@@ -114,6 +114,7 @@ class Plan:
         adopted: objects that are as the file says and that apply will record as its own.
         wanted: all that the topology names; what apply records.
         protected: what of it the file protects.
+        gone: recorded objects that neither the file nor RabbitMQ has any more.
     """
 
     owner: str
@@ -128,6 +129,7 @@ class Plan:
     adopted: tuple[Identity, ...] = ()
     wanted: frozenset[Identity] = frozenset()
     protected: frozenset[Identity] = frozenset()
+    gone: tuple[Identity, ...] = ()
 
     @property
     def same(self) -> bool:

@@ -94,7 +94,7 @@ def count_queues(management: Management, names: Iterable[str]) -> Mapping[str, C
 
 
 def _counts(
-    totals: Mapping[str, Any], statistics: Mapping[str, Any], ready: int, consumers: int
+    totals: Mapping[str, Any], statistics: Mapping[str, Any], ready: int, consumers: int | None
 ) -> Counts:
     # Where two sources differ the larger one counts: this is about not losing messages.
     waiting = totals.get("messages_ready", 0)
@@ -105,15 +105,15 @@ def _counts(
         unacknowledged=unacknowledged,
         set_aside=max(aside, statistics.get("messages_delayed") or 0, 0),
         dead_lettering=statistics.get("messages_dlx") or 0,
-        consumers=max(consumers, 0),
+        consumers=(statistics.get("consumers") or 0) if consumers is None else consumers,
     )
 
 
-def _declared(address: Address, names: list[str]) -> dict[str, tuple[int, int]]:
+def _declared(address: Address, names: list[str]) -> dict[str, tuple[int, int | None]]:
     """Return ready messages and consumers by passive declare; missing queues are left out."""
     import amqp.exceptions
 
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, tuple[int, int | None]] = {}
     connection = connect(address)
     try:
         with translated(address):
@@ -122,6 +122,10 @@ def _declared(address: Address, names: list[str]) -> dict[str, tuple[int, int]]:
                 try:
                     answer = channel.queue_declare(name, passive=True)
                 except amqp.exceptions.NotFound:
+                    channel = connection.channel()
+                except (amqp.exceptions.AccessRefused, amqp.exceptions.ResourceLocked):
+                    # It takes a configure right; the management API counts all the same.
+                    found[name] = (0, None)
                     channel = connection.channel()
                 else:
                     found[name] = (answer.message_count, answer.consumer_count)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from broker.connection import CONNECT_TIMEOUT_S, Address
 from broker.errors import AccessRefused, ApplyRefused, Unreachable, VirtualHostMissing
@@ -41,6 +41,7 @@ class ApplyLock:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._service, name="apply-lock", daemon=True)
         self._connection: pika.BlockingConnection | None = None
+        self._channel: Any = None
         self._lost = ""
 
     def __enter__(self) -> Self:
@@ -139,6 +140,10 @@ class ApplyLock:
         connection, self._connection = self._connection, None
         if connection is not None and connection.is_open:
             try:
+                # RabbitMQ takes its time over the queues of a closed connection; the next
+                # apply shall not meet this one.
+                if self._channel is not None and self._channel.is_open:
+                    self._channel.queue_delete(LOCK_NAME)
                 connection.close()
             except (pika.exceptions.AMQPError, OSError) as exc:
                 # It is gone, and with it the lock.

@@ -48,6 +48,7 @@ __all__ = [
     "differences",
     "make_plan",
     "not_in_force",
+    "order_of",
 ]
 
 _ABSENT: Any = object()
@@ -99,7 +100,7 @@ def make_plan(
         if generated_by(desired.owner, identity) and identity not in desired.objects
     ]
     changes += deletions
-    changes.sort(key=lambda change: _order(change, desired))
+    changes.sort(key=lambda change: order_of(change, desired))
     in_place = [
         each
         for each in desired.objects.values()
@@ -231,7 +232,8 @@ def _position(identity: Identity) -> tuple[int, tuple[str, ...]]:
     return CREATION_ORDER.index(identity.kind), identity.name
 
 
-def _order(change: Change, desired: Desired) -> tuple[int, int, int, tuple[str, ...]]:
+def order_of(change: Change, desired: Desired) -> tuple[int, int, int, tuple[str, ...]]:
+    """Return where a change stands among the others: makings, deletions, policies let go."""
     kind, name = _position(change.identity)
     if change.action == "delete":
         # The reverse of the order of creation; generated policies when nothing needs them.

@@ -56,7 +56,7 @@ def test_an_empty_broker_gets_everything_in_the_order_of_dependence() -> None:
 
 @given(topologies())
 def test_generated_topologies_have_no_errors_and_plan_to_nothing(found: Topology) -> None:
-    assert check(found) == []
+    assert [each for each in check(found) if each.level == "error"] == []
     desired = compile_topology(found)
     plan = make_plan(desired, observed(desired))
     assert plan.same

@@ -1,0 +1,54 @@
+"""One look at RabbitMQ for a topology: what it wants, what there is, whose it is, the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.management import Management
+from broker.topology.changes import Plan
+from broker.topology.compile import compile_topology
+from broker.topology.counts import count_queues
+from broker.topology.model import Topology
+from broker.topology.objects import Desired, Observed
+from broker.topology.observe import observe
+from broker.topology.obsolete import Consent
+from broker.topology.ownership import Records, read_records
+from broker.topology.plan import candidates, make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen at one moment."""
+
+    desired: Desired
+    observed: Observed
+    records: Records
+    plan: Plan
+
+
+def look(topology: Topology, management: Management, *, consent: Consent | None = None) -> Look:
+    """Read RabbitMQ once and compare; what queues hold is counted only where it decides.
+
+    Args:
+        topology: what is wanted.
+        management: the management API; its address names the virtual host.
+        consent: what may be deleted.
+
+    Raises:
+        TopologyError: a variable in the file is not set.
+        UnsupportedBroker, Unreachable, AccessRefused: see `broker.errors`.
+    """
+    # The virtual host of the address: one that the URL names wins over the file's.
+    desired = compile_topology(topology, vhost=management.address.vhost_name)
+    records = read_records(management, desired.vhost, desired.owner)
+    observed = observe(
+        management,
+        desired.vhost,
+        requires=topology.broker.requires,
+        named={*desired.objects, *records.own.objects},
+    )
+    plan = make_plan(desired, observed, records=records, consent=consent)
+    if names := candidates(plan):
+        counts = count_queues(management, names)
+        plan = make_plan(desired, observed, records=records, consent=consent, counts=counts)
+    return Look(desired, observed, records, plan)

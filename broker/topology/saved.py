@@ -1,0 +1,197 @@
+"""Plans in files: what somebody has looked at, and nothing else, is what apply then does.
+
+A file names objects and attributes, never values: there is no secret in it. The topology is
+compiled anew when it is applied, and the plan is refused where the file, or RabbitMQ, is not
+what it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from broker.errors import ApplyRefused, InvalidData
+from broker.topology.celery_names import celery_owned
+from broker.topology.changes import Change
+from broker.topology.look import Look
+from broker.topology.objects import (
+    BINDING,
+    QUEUE,
+    Desired,
+    Identity,
+    Observed,
+    canonical,
+    shown,
+)
+from broker.topology.ownership import Records, is_rabbitrys
+
+VERSION = 1
+_OWNERSHIP = "ownership"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPlan:
+    """A plan as it is kept in a file.
+
+    Attributes:
+        owner, vhost: the topology and its virtual host.
+        made_at: when, in UTC.
+        prune: whether it deletes what the file no longer names.
+        topology: a digest of what the topology wants.
+        fingerprint: a digest of what RabbitMQ had, by kind.
+        changes: action, kind, name and the names of the attributes that differ.
+    """
+
+    owner: str
+    vhost: str
+    made_at: str
+    prune: bool
+    topology: str
+    fingerprint: Mapping[str, str]
+    changes: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, found: Look, *, prune: bool) -> Self:
+        """Return what is kept of a plan."""
+        return cls(
+            found.plan.owner,
+            found.plan.vhost,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            prune,
+            topology_digest(found.desired),
+            fingerprint(found.observed, found.records),
+            tuple(_change(change) for change in found.plan.changes),
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write the plan to a file.
+
+        Raises:
+            InvalidData: the file cannot be written.
+        """
+        document = {
+            "rabbitry_plan": VERSION,
+            "topology": self.owner,
+            "vhost": self.vhost,
+            "made_at": self.made_at,
+            "prune": self.prune,
+            "topology_digest": self.topology,
+            "fingerprint": dict(self.fingerprint),
+            "changes": list(self.changes),
+        }
+        try:
+            Path(path).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        except OSError as exc:
+            raise InvalidData(f"{path}: the plan cannot be written: {exc.strerror}") from exc
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a plan from a file.
+
+        Raises:
+            InvalidData: there is none, or it is not a plan.
+        """
+        try:
+            document = json.loads(Path(path).read_text())
+            if document["rabbitry_plan"] != VERSION:
+                raise InvalidData(
+                    f"{path}: this plan is of version {document['rabbitry_plan']}, not"
+                    f" {VERSION}; make a new one with `rabbitry topology plan --out`"
+                )
+            return cls(
+                document["topology"],
+                document["vhost"],
+                document["made_at"],
+                document["prune"],
+                document["topology_digest"],
+                document["fingerprint"],
+                tuple(document["changes"]),
+            )
+        except OSError as exc:
+            raise InvalidData(f"{path}: the plan cannot be read: {exc.strerror}") from exc
+        except (ValueError, KeyError, TypeError) as exc:
+            raise InvalidData(
+                f"{path}: this is not a plan; `rabbitry topology plan --out FILE` makes one"
+            ) from exc
+
+    def check(self, found: Look) -> None:
+        """Check that the plan still holds.
+
+        Raises:
+            ApplyRefused: says what has changed since.
+        """
+        again = "look at a new plan: `rabbitry topology plan --out`"
+        if (self.owner, self.vhost) != (found.plan.owner, found.plan.vhost):
+            raise ApplyRefused(
+                f"the plan is of topology {self.owner!r} in virtual host {self.vhost!r}, not of"
+                f" {found.plan.owner!r} in {found.plan.vhost!r}"
+            )
+        if self.topology != topology_digest(found.desired):
+            raise ApplyRefused(
+                f"the topology file has changed since the plan was made at {self.made_at}; {again}"
+            )
+        now = fingerprint(found.observed, found.records)
+        changed = sorted(
+            kind
+            for kind in self.fingerprint.keys() | now
+            if self.fingerprint.get(kind) != now.get(kind)
+        )
+        if changed:
+            raise ApplyRefused(
+                f"RabbitMQ has changed since the plan was made at {self.made_at}"
+                f" ({', '.join(changed)}); {again}"
+            )
+        if list(self.changes) != [_change(change) for change in found.plan.changes]:
+            raise ApplyRefused(
+                f"the plan made at {self.made_at} is not what would be done now: queues hold"
+                f" something else, or a secret has changed; {again}"
+            )
+
+
+def topology_digest(desired: Desired) -> str:
+    """Return a digest of what a topology wants, secrets apart."""
+    return _digest(
+        [
+            [*_named(identity), shown(each), each.protected]
+            for identity, each in sorted(desired.objects.items())
+        ]
+    )
+
+
+def fingerprint(observed: Observed, records: Records) -> dict[str, str]:
+    """Return a digest of what RabbitMQ has, by kind of object, and of whose it is.
+
+    Objects that come and go with a connection, and Celery's own, do not count.
+    """
+    passing = {
+        identity
+        for identity, each in observed.objects.items()
+        if each.attributes.get("exclusive") or is_rabbitrys(identity) or celery_owned(identity)
+    }
+    kinds: dict[str, list[Any]] = defaultdict(list)
+    for identity, each in sorted(observed.objects.items()):
+        ends_in = Identity(QUEUE, identity.name[2:3]) if identity.kind == BINDING else identity
+        if identity not in passing and ends_in not in passing:
+            kinds[identity.kind].append([*_named(identity), dict(each.attributes)])
+    found = {kind: _digest(listed) for kind, listed in kinds.items()}
+    found[_OWNERSHIP] = _digest([each.document() for each in (records.own, *records.others)])
+    return found
+
+
+def _change(change: Change) -> list[Any]:
+    attributes = [each.attribute for each in change.differences]
+    return [change.action, *_named(change.identity), attributes, bool(change.hindrance)]
+
+
+def _named(identity: Identity) -> list[Any]:
+    return [identity.kind, list(identity.name)]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
