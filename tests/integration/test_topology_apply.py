@@ -425,7 +425,7 @@ def test_a_missing_configure_right_is_said_before_anything_is_written(
 ) -> None:
     with user(tags, configure="^$") as client:
         first = plan(topology(**BANDS), client)
-        with pytest.raises(AccessRefused, match="may not configure exchange 'dead'.*nothing was"):
+        with pytest.raises(AccessRefused, match=r"may not configure exchange 'dead'.*nothing was"):
             apply(first, client)
     assert plan(topology(**BANDS), management).changes == first.changes
 
