@@ -122,7 +122,7 @@ def _problem(error: ErrorDetails, source: Source) -> Problem:
     path, at_key = _in_file(path, source), at_key or kind == "extra_forbidden"
     position = source.key(path) if at_key or kind == "missing" else source.value(path)
     rule, text = _words(error, path)
-    return Problem(position, "error", rule, text)
+    return Problem(position, "error", "name" if rule == "value" and at_key else rule, text)
 
 
 def _in_file(path: DataPath, source: Source) -> DataPath:

@@ -22,6 +22,7 @@ from broker.topology.links import Federation, Shovel
 from broker.topology.operation import Limits, OperatorPolicy, Policy
 from broker.topology.strict import Strict
 from broker.topology.structure import Binding, DeadLetter, Exchange, Queue, QueueType, Retry
+from broker.topology.switches import Ignore, Lint
 from broker.topology.values import (
     Duration,
     Name,
@@ -42,8 +43,10 @@ __all__ = [
     "DeadLetter",
     "Exchange",
     "Federation",
+    "Ignore",
     "JobSpec",
     "Limits",
+    "Lint",
     "OperatorPolicy",
     "Policy",
     "Queue",
@@ -214,6 +217,8 @@ class Topology(Strict):
     global_parameters: GlobalParameters = {}
     """Global parameters by name."""
     schedules: Later = {}
+    lint: Lint = Lint()
+    """Rules of `rabbitry topology lint` that are switched off."""
 
     _source: Source | None = PrivateAttr(default=None)
 

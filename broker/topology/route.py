@@ -178,6 +178,10 @@ class Router:
         seen = {name: value for name, value in headers.items() if name != "BCC"}
         return self._routed(exchange, (routing_key, *copies), seen, ())
 
+    def follow(self, exchange: str, routing_key: str, *, after: str) -> Routing:
+        """Say where a message goes that a queue dead-letters."""
+        return self._routed(exchange, (routing_key,), {}, (after,))
+
     def exchange(self, name: str) -> Object | None:
         """Return an exchange by its name, RabbitMQ's own included."""
         if name in _BUILT_IN_TYPES:
