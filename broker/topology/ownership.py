@@ -16,6 +16,7 @@ from broker.management import Management
 from broker.topology.objects import GLOBAL_PARAMETER, QUEUE, Identity, Object
 
 PREFIX = "rabbitry.topology."
+REPLACE_PREFIX = "rabbitry.replace."
 # Everything that rabbitry keeps for itself on RabbitMQ; never anybody's objects.
 OWN_PREFIX = "rabbitry."
 LOCK_NAME = "rabbitry.apply"
@@ -132,6 +133,9 @@ def is_rabbitrys(identity: Identity) -> bool:
     """Say whether an object is rabbitry's own bookkeeping and nobody's business."""
     if identity.kind == GLOBAL_PARAMETER:
         return identity.name[0].startswith(OWN_PREFIX)
+    # What helps to replace a queue or an exchange is there for a moment only.
+    if any(part.startswith(REPLACE_PREFIX) for part in identity.name):
+        return True
     return identity.kind == QUEUE and identity.name[0] == LOCK_NAME
 
 
