@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from itertools import groupby
 from typing import Any
 
@@ -112,6 +111,7 @@ def apply(
     with ApplyLock(management.address) as lock:
         records = read_records(management, plan.vhost, plan.owner)
         _refuse_conflicts(plan, records)
+        _go_on(plan, management, consent, say)
         intent = _intent(plan, records, made=homes)
         if intent != records.own:
             write_record(management, intent)
@@ -195,6 +195,21 @@ def make_changes(
     return Outcome(tuple(done), tuple(failed), tuple(not_done), tuple(warnings), error)
 
 
+def _go_on(
+    plan: Plan, management: Management, consent: Consent, say: Callable[[str], None]
+) -> None:
+    """Go on with replacements that were interrupted: nothing else fits their half-done state."""
+    from broker.topology.replace import pending, resume
+
+    for each in pending(management, plan.vhost, plan.owner):
+        if not consent.replace:
+            raise ApplyRefused(
+                f"a replacement of {each.identity} was interrupted; `rabbitry topology apply"
+                " --allow-replace` goes on with it; nothing was written"
+            )
+        resume(each, management, management.address, say=say)
+
+
 def _wanted(change: Change, consent: Consent) -> bool:
     return not change.hindrance and (change.action != "replace" or consent.replace)
 
@@ -212,7 +227,8 @@ def _replace_all(
     check: Callable[[], None],
     say: Callable[[str], None],
 ) -> Written:
-    replace_one = import_module("broker.topology.replace").replace
+    from broker.topology.replace import replace as replace_one
+
     outcome = Written()
     for change in stage:
         if outcome.error:
@@ -220,6 +236,11 @@ def _replace_all(
             continue
         try:
             check()
+            there = read_kind(management, plan.vhost, change.identity.kind)
+            if not _still_wrong(change, there):
+                # A replacement that was interrupted, and gone on with, has done it.
+                outcome.written.append(change)
+                continue
             replace_one(change, management, management.address, owner=plan.owner, say=say)
         except RabbitryError as exc:
             outcome.fail(change, exc)

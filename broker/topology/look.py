@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from broker.management import Management
 from broker.topology.changes import Plan
@@ -51,4 +52,17 @@ def look(topology: Topology, management: Management, *, consent: Consent | None 
     if names := candidates(plan):
         counts = count_queues(management, names)
         plan = make_plan(desired, observed, records=records, consent=consent, counts=counts)
+    if records.known:
+        warnings = (*plan.warnings, *_interrupted(plan, management))
+        plan = replace(plan, warnings=warnings)
     return Look(desired, observed, records, plan)
+
+
+def _interrupted(plan: Plan, management: Management) -> Iterator[str]:
+    from broker.topology.replace import pending
+
+    for each in pending(management, plan.vhost, plan.owner):
+        yield (
+            f"a replacement of {each.identity} was interrupted; `rabbitry topology apply"
+            " --allow-replace` goes on with it"
+        )

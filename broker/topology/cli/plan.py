@@ -3,189 +3,166 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from broker.cli import Session, common_options, note, print_json
-from broker.errors import EXIT_DIFFERS, EXIT_DONE
+from broker.errors import EXIT_DIFFERS, EXIT_DONE, ApplyRefused
 from broker.topology.cli.group import topology
+from broker.topology.cli.show import account, show_done, show_plan, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from broker.management import Management
     from broker.topology.apply import Outcome
+    from broker.topology.changes import Plan
     from broker.topology.model import Topology
-    from broker.topology.plan import Change, Plan
-
-_SIGNS = {
-    "create": ("+", "green"),
-    "update": ("~", "yellow"),
-    "replace": ("±", "magenta"),
-    "delete": ("-", "red"),
-}
-_UNMANAGED_SHOWN = 10
 
 
-@topology.command(epilog="\b\nExamples:\n  rabbitry topology plan\n  rabbitry topology plan --json")
+@topology.command(
+    epilog="""\b
+Examples:
+  rabbitry topology plan
+  rabbitry topology plan --json | jq '.changes[] | .action + " " + .kind'
+  rabbitry topology plan --prune --out changes.plan"""
+)
 @common_options("topology", "url", "json")
-def plan(session: Session) -> int:
+@click.option("--prune", is_flag=True, help="Delete what the file named once and no longer does.")
+@click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Keep the plan there.")
+def plan(session: Session, prune: bool, out: str | None) -> int:
     """Show what apply would change. Exits 0 if nothing, 3 if something."""
-    with _management(session, file := session.load_topology()) as management:
-        found = _plan(file, management)
+    from broker.topology.look import look
+    from broker.topology.obsolete import Consent
+    from broker.topology.saved import SavedPlan
+
+    with management_of(session, file := session.load_topology()) as management:
+        user = management.address.user
+        seen = look(file, management, consent=Consent(prune=prune, user=user))
+    found = seen.plan
     if session.json:
         print_json(found.document())
     else:
-        _show(found)
-    _warn(found.warnings)
+        show_plan(found)
+    warn(found.warnings)
+    if out is not None:
+        SavedPlan.of(seen, prune=prune).write(out)
+        note(f"Kept in {out}; `rabbitry topology apply {out}` does this and nothing else.")
     return EXIT_DONE if found.same else EXIT_DIFFERS
 
 
 @topology.command(
-    epilog="\b\nExamples:\n  rabbitry topology apply\n  rabbitry topology apply --yes --json"
+    epilog="""\b
+Examples:
+  rabbitry topology apply
+  rabbitry topology apply --yes --json
+  rabbitry topology apply changes.plan --yes
+  rabbitry topology apply --prune --delete-nonempty jobs.old"""
 )
 @common_options("topology", "url", "json")
+@click.argument("saved", metavar="[PLAN]", required=False, type=click.Path(dir_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask; needed away from a terminal.")
-def apply(session: Session, yes: bool) -> int:
+@click.option("--prune", is_flag=True, help="Delete what the file named once and no longer does.")
+@click.option(
+    "--allow-replace",
+    is_flag=True,
+    help="Replace queues and exchanges that cannot change in place, without losing a message.",
+)
+@click.option(
+    "--delete-nonempty",
+    metavar="NAME",
+    multiple=True,
+    help="Delete this queue with the messages and consumers it has. May be repeated.",
+)
+def apply(
+    session: Session,
+    saved: str | None,
+    yes: bool,
+    prune: bool,
+    allow_replace: bool,
+    delete_nonempty: tuple[str, ...],
+) -> int:
     """Change RabbitMQ so that it is as the file says, and verify it.
 
-    Nothing that the file does not name is touched, and nothing that would lose messages is
-    done: what RabbitMQ cannot change in place is named and left as it is. Exits 3 where
-    something is left.
+    With PLAN, a file that `plan --out` made, exactly that is done, and nothing where RabbitMQ
+    or the topology has changed since. What others made is never touched, and nothing that
+    would lose messages is done: what RabbitMQ cannot change in place is named and left as it
+    is. Exits 3 where something is left.
     """
-    from broker.topology.apply import Outcome, apply
+    from broker.topology.apply import apply as make
+    from broker.topology.look import look
+    from broker.topology.obsolete import Consent
+    from broker.topology.saved import SavedPlan
 
-    with _management(session, file := session.load_topology()) as management:
-        found = _plan(file, management)
+    kept = None if saved is None else SavedPlan.read(saved)
+    if kept is not None and prune and not kept.prune:
+        raise click.UsageError(f"{saved} was made without --prune; make it with --prune")
+    with management_of(session, file := session.load_topology()) as management:
+        consent = Consent(
+            prune=prune or (kept is not None and kept.prune),
+            replace=allow_replace,
+            nonempty=frozenset(delete_nonempty),
+            user=management.address.user,
+        )
+        if kept is not None:
+            # As it was looked at: what may be deleted with its messages is said only now.
+            before = Consent(prune=kept.prune, user=management.address.user)
+            kept.check(look(file, management, consent=before))
+        found = look(file, management, consent=consent).plan
         if not session.json:
-            _show(found)
-        _warn(found.warnings)
-        if not any(not change.blocked for change in found.changes):
-            outcome = Outcome(not_done=found.changes)
-        else:
-            _confirm(found, yes=yes)
-            quiet = session.json
-            outcome = apply(
-                found, management, on_done=lambda change: None if quiet else _done(change)
-            )
-    if session.json:
-        print_json(outcome.document())
-    # Nothing done and one error to tell: it has the better exit code.
-    if outcome.error is not None and not outcome.done:
-        raise outcome.error
-    _account(outcome)
-    return EXIT_DONE if outcome.complete else EXIT_DIFFERS
+            show_plan(found, replace=allow_replace)
+        warn(found.warnings)
+        if not found.same and _asked(f"Apply to virtual host {found.vhost!r}?", found, yes=yes):
+            _check_again(found, file, management, consent)
+        outcome = make(
+            found,
+            management,
+            consent=consent,
+            on_done=lambda change: None if session.json else show_done(change),
+            say=note,
+        )
+    return end(outcome, session, command="apply")
 
 
-def _management(session: Session, topology: Topology) -> Management:
+def management_of(session: Session, topology: Topology) -> Management:
+    """Return a client of the management API for a topology."""
     from broker.management import Management
 
     return Management(session.address(topology))
 
 
-def _plan(topology: Topology, management: Management) -> Plan:
-    from broker.topology.compile import compile_topology
-    from broker.topology.observe import observe
-    from broker.topology.plan import make_plan
-
-    # The virtual host of the address: one that the URL names wins over the file's.
-    desired = compile_topology(topology, vhost=management.address.vhost_name)
-    observed = observe(
-        management, desired.vhost, requires=topology.broker.requires, named=desired.objects
-    )
-    return make_plan(desired, observed)
+def end(outcome: Outcome, session: Session, *, command: str) -> int:
+    """Print what became of a plan and return the exit code."""
+    if session.json:
+        print_json(outcome.document())
+    # Nothing done and one error to tell: it has the better exit code.
+    if outcome.error is not None and not outcome.done:
+        raise outcome.error
+    account(outcome, command=command)
+    return EXIT_DONE if outcome.complete else EXIT_DIFFERS
 
 
-def _confirm(found: Plan, *, yes: bool) -> None:
-    if yes:
-        return
+def _asked(question: str, found: Plan, *, yes: bool) -> bool:
+    """Ask where somebody must be asked; return whether somebody was."""
+    if yes or all(change.blocked for change in found.changes):
+        return False
+    confirm(question)
+    return True
+
+
+def confirm(question: str) -> None:
+    """Ask on a terminal; without one it takes --yes."""
     if not sys.stdin.isatty():
-        raise click.UsageError("this is not a terminal, so apply cannot ask; add --yes")
-    click.confirm(f"Apply to virtual host {found.vhost!r}?", abort=True, err=True)
+        raise click.UsageError("this is not a terminal, so nobody can be asked; add --yes")
+    click.confirm(question, abort=True, err=True)
 
 
-# -- how it looks ---------------------------------------------------------------------
+def _check_again(found: Plan, file: Topology, management: Management, consent: object) -> None:
+    """Look once more: people take their time to answer."""
+    from broker.topology.look import look
+    from broker.topology.obsolete import Consent
 
-
-def _show(found: Plan) -> None:
-    for change in found.changes:
-        sign, colour = _SIGNS[change.action]
-        _line(f"{sign} {change.identity}", colour)
-        for line in _details(change):
-            _line(f"    {line}", None)
-    if found.unmanaged:
-        shown = ", ".join(str(each) for each in found.unmanaged[:_UNMANAGED_SHOWN])
-        more = len(found.unmanaged) - _UNMANAGED_SHOWN
-        tail = f" and {more} more" if more > 0 else ""
-        note(f"Not in the file, left alone: {shown}{tail}.")
-    where = f"virtual host {found.vhost!r} of RabbitMQ {found.version}"
-    if found.same:
-        note(f"Nothing to do: {where} is as the file says.")
-        return
-    counts = [
-        f"{sum(change.action == action for change in found.changes)} to {verb}"
-        for action, verb in (
-            ("create", "create"),
-            ("update", "change"),
-            ("delete", "delete"),
-            ("replace", "replace (left alone by this version)"),
+    assert isinstance(consent, Consent)
+    if look(file, management, consent=consent).plan.changes != found.changes:
+        raise ApplyRefused(
+            "RabbitMQ changed while this was being looked at; nothing was written, run it again"
         )
-        if any(change.action == action for change in found.changes)
-    ]
-    note(f"Plan for {where}: {', '.join(counts)}.")
-
-
-def _details(change: Change) -> Iterator[str]:
-    from broker.topology.objects import flat
-
-    if change.action == "create" and change.after is not None:
-        for name, value in flat(change.after.attributes):
-            # False is what nobody asked for; it would only hide the rest.
-            if value is not False:
-                yield f"{name}: {_value(value)}"
-    for each in change.differences:
-        yield f"{each.attribute}: {_value(each.before)} → {_value(each.after)}"
-    if change.reason:
-        yield f"({change.reason})"
-
-
-def _value(value: Any) -> str:
-    from broker.topology.objects import canonical
-
-    if value is None:
-        return "(not set)"
-    return value if isinstance(value, str) else canonical(value)
-
-
-def _done(change: Change) -> None:
-    verb = {"create": "created", "update": "changed", "delete": "deleted"}[change.action]
-    _line(f"{verb} {change.identity}", _SIGNS[change.action][1])
-
-
-def _account(outcome: Outcome) -> None:
-    """Say what is done and what is not, on stderr."""
-    for failure in outcome.failed:
-        note(f"Failed: {failure.reason}")
-    for change in outcome.not_done:
-        why = change.reason or "not tried after the failure"
-        note(f"Not done: {change.action} {change.identity} ({why})")
-    _warn(outcome.warnings)
-    left = len(outcome.failed) + len(outcome.not_done)
-    if outcome.done or left:
-        note(f"{len(outcome.done)} done, {left} not done.")
-    if left and outcome.failed:
-        note("`rabbitry topology apply` goes on from here when the cause is mended.")
-
-
-def _warn(warnings: tuple[str, ...]) -> None:
-    for text in warnings:
-        note(f"Warning: {text}")
-
-
-def _line(text: str, colour: str | None) -> None:
-    import os
-
-    # click leaves colours out of pipes; NO_COLOR (https://no-color.org) is left to programs.
-    plain = colour is None or bool(os.environ.get("NO_COLOR"))
-    click.echo(text if plain else click.style(text, fg=colour))
