@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from amqp.exceptions import NotFound
+from celery.utils.log import get_logger
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.consumer.control import Control
 from celery.worker.consumer.events import Events
 from celery.worker.consumer.tasks import Tasks
+
+logger = get_logger(__name__)
+
+# Between looks for a queue that is missing.
+MISSING_QUEUE_PAUSE_S = 0.5
 
 
 class JobTasks(Tasks):  # type: ignore[misc]
@@ -48,6 +56,19 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # A queue that is replaced is gone for a moment; Celery would end the worker.
+        self.connection_errors = (*self.connection_errors, NotFound)
         prefetch = getattr(self.controller, "prefetch", None)
         if prefetch is not None:
             self.initial_prefetch_count = prefetch
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Begin anew, after a pause where a queue is missing."""
+        if isinstance(exc, NotFound):
+            logger.warning(
+                "no queue to consume: %s; looking again in %s s",
+                exc.reply_text,
+                MISSING_QUEUE_PAUSE_S,
+            )
+            time.sleep(MISSING_QUEUE_PAUSE_S)
+        super().on_connection_error_after_connected(exc)

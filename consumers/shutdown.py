@@ -16,7 +16,6 @@ from typing import Any
 from celery import signals
 from celery.utils.log import get_logger
 from celery.worker import state
-from kombu.asynchronous import get_event_loop
 
 logger = get_logger("rabbitry.worker")
 
@@ -52,7 +51,8 @@ class Shutdown:
             state.should_terminate = 1
             return
         self._deadline = time.monotonic() + self._grace_s
-        hub = get_event_loop()
+        # The worker's own: the current one of the process is forgotten when a connection is lost.
+        hub = self._worker.hub
         hub.call_soon(self._stop_consuming)
         hub.call_repeatedly(CHECK_S, self._check)
 
