@@ -176,8 +176,12 @@ def type_of(there: Object) -> str:
 
 def settings_of(there: Object, policies: Policies) -> dict[str, Setting]:
     """Return the settings in force on a queue or exchange, by key, without RabbitMQ's defaults."""
+    match = policies.of(there.identity.name[0], type_of(there))
+    return _in_force(there, match)
+
+
+def _in_force(there: Object, match: Match) -> dict[str, Setting]:
     type_ = type_of(there)
-    match = policies.of(there.identity.name[0], type_)
     said: dict[str, Setting] = {}
     for policy in filter(None, (match.policy, match.operator_policy)):
         for key, value in policy.attributes["definition"].items():
@@ -188,6 +192,12 @@ def settings_of(there: Object, policies: Policies) -> dict[str, Setting]:
         new = Said(value, argument=True)
         said[key] = _with_argument(said[key], new, type_) if key in said else Setting(key, new)
     return dict(sorted(said.items()))
+
+
+def merged(match: Match) -> dict[str, Any]:
+    """Return what the policy and the operator policy in force come to together."""
+    there = Object(Identity(QUEUE, ("",)), {"type": "", "arguments": {}})
+    return {key: setting.holds.value for key, setting in _in_force(there, match).items()}
 
 
 def value_of(settings: Mapping[str, Setting], key: str, default: Any = None) -> Any:
