@@ -66,7 +66,8 @@ RULES: Mapping[str, Rule] = {
     # Queues
     "setting-for-type": _REFUSED,
     "quorum-max-priority": _REFUSED,
-    "argument-with-key": _REFUSED,
+    # What is there cannot be changed, and `topology export` must be able to say it.
+    "argument-with-key": _WRONG,
     "argument-for-type": _REFUSED,
     "unknown-argument": _DOUBTFUL,
     "ignored-value": _WRONG,
@@ -98,7 +99,7 @@ RULES: Mapping[str, Rule] = {
     "time-limit-pool": _DOUBTFUL,
     "not-consumed": _WORTH_KNOWING,
     # Policies
-    "policy-name": _REFUSED,
+    "policy-name": _WRONG,
     "policy-hides-generated": _WRONG,
     "policy-tie": _WRONG,
     "policy-shadowed": _DOUBTFUL,

@@ -23,7 +23,7 @@ from broker.topology.settings import (
 )
 from broker.topology.source import DataPath
 
-_STRUCTURAL = {"x-queue-type": "type"} | {
+_STRUCTURAL = {
     setting.key: name for name, setting in SETTINGS.items() if setting.where == "argument"
 }
 # What RabbitMQ 4.3 lists for each type; anything else it stores and never looks at.
@@ -150,6 +150,10 @@ def _arguments(queue: Queue, path: DataPath) -> Iterator[Finding]:
         if argument == "x-max-priority" and queue.type == QUORUM:
             text = "a quorum queue always has the priorities 0-31, RabbitMQ refuses x-max-priority"
             yield finding(here, "quorum-max-priority", text, at_key=True)
+        elif argument == "x-queue-type":
+            # Compared for itself: as an argument it would never be as it should.
+            text = "write type beside the queue's other settings"
+            yield finding(here, "argument-for-type", text, at_key=True)
         elif argument in _STRUCTURAL:
             text = (
                 f"write {_STRUCTURAL[argument]} beside the queue's other settings instead of the"
