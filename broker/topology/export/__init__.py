@@ -25,7 +25,7 @@ from broker.topology.export.folding import (
 )
 from broker.topology.export.secrets import Secrets, escaped
 from broker.topology.export.select import LeftOut, Scope, default_name, select
-from broker.topology.lint import check
+from broker.topology.lint import RULES, Finding, check
 from broker.topology.model import Exchange, Queue, Topology
 from broker.topology.objects import (
     BINDING,
@@ -178,14 +178,8 @@ class _Structure:
         else:
             self.folded = set()
             document = self._document(rest)
-        complaints = _complaints(document)
-        if complaints and self.folded:
-            kept, self.folded = self.folded, set()
-            plain = self._document(rest)
-            if len(fewer := _complaints(plain)) < len(complaints):
-                return plain, fewer
-            self.folded = kept
-        return document, complaints
+        document = _accepted(document)
+        return document, _complaints(document)
 
     def _wrong(self, document: Mapping[str, Any]) -> set[str]:
         """Return the folded policies that would not come out as they are."""
@@ -292,16 +286,33 @@ class _Structure:
         return str(self.policies[name].attributes["pattern"])
 
 
+def _findings(document: Mapping[str, Any]) -> list[Finding]:
+    """Return the errors of a document that lint knows; it must be one that the model takes."""
+    return [each for each in check(Topology.model_validate(document)) if each.level == "error"]
+
+
 def _complaints(document: Mapping[str, Any]) -> list[str]:
     try:
-        topology = Topology.model_validate(document)
+        found = _findings(document)
     except ValidationError as exc:
         return [
             f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
             for error in exc.errors(include_url=False, include_input=False)
         ]
-    return [
-        f"{'.'.join(map(str, each.path))}: {each.text} ({each.rule})"
-        for each in check(topology)
-        if each.level == "error"
-    ]
+    return [f"{'.'.join(map(str, each.path))}: {each.text} ({each.rule})" for each in found]
+
+
+def _accepted(document: dict[str, Any]) -> dict[str, Any]:
+    """Switch off the rules that what is there breaks: the file says what is, not what should be."""
+    try:
+        found = _findings(document)
+    except ValidationError:
+        return document
+    ignored = sorted(
+        {(each.rule, ".".join(map(str, each.path))) for each in found if not RULES[each.rule].fixed}
+    )
+    if not ignored:
+        return document
+    reason = "so it was on RabbitMQ when this was exported"
+    ignore = [{"rule": rule, "on": on, "reason": reason} for rule, on in ignored]
+    return {**document, "lint": {"ignore": ignore}}

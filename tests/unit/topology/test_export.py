@@ -127,6 +127,16 @@ def test_a_generated_policy_that_somebody_changed_stays_a_policy() -> None:
     made = exported(objects)
     assert made.document["queues"] == {"q": {}, "r": {"message_ttl": "1m"}}
     assert list(made.document["policies"]) == [changed.name[0]]
+    assert [each["rule"] for each in made.document["lint"]["ignore"]] == ["policy-name"]
+    assert made.complaints == ()
+
+
+def test_an_argument_that_should_be_a_key_stays_what_it_is() -> None:
+    exchange = {"type": "topic", "arguments": {"alternate-exchange": "amq.fanout"}}
+    made = exported(of(exchanges={"x": exchange}).objects)
+    assert made.document["exchanges"] == {"x": exchange}
+    assert made.complaints == ()
+    assert written(made).exchanges["x"].arguments == exchange["arguments"]
 
 
 def test_what_the_file_cannot_say_is_left_out_with_its_bindings() -> None:
