@@ -18,12 +18,12 @@ from broker.topology.allowed import ADMINISTRATOR, check_allowed
 from broker.topology.bulk import Failure, Written, write_all
 from broker.topology.changes import Change, Plan
 from broker.topology.lock import ApplyLock
-from broker.topology.objects import BINDING, QUEUE, VHOST, Identity, Objects
+from broker.topology.objects import BINDING, POLICY, QUEUE, VHOST, Identity, Objects
 from broker.topology.observe import read_effective, read_kind
 from broker.topology.obsolete import MADE_ONLY, Consent, ends, generated_by
 from broker.topology.ownership import Record, Records, read_records, write_record
 from broker.topology.plan import differences
-from broker.topology.rivals import not_in_force
+from broker.topology.rivals import expression, not_in_force
 from broker.topology.settle import SETTLE_S, settle
 
 __all__ = ["Failure", "Outcome", "apply", "make_changes"]
@@ -284,6 +284,11 @@ def _without(
         reason = refused.get(change.identity, "")
         if change.identity.kind == BINDING and change.action == "delete":
             end = next((each for each in ends(change.identity) if each in refused), None)
+            reason = f"{end} stays" if end else ""
+        elif change.identity.kind == POLICY and change.before is not None:
+            # What stays keeps its settings.
+            found = expression(change.before.attributes["pattern"])
+            end = next((each for each in refused if found and found.search(each.name[0])), None)
             reason = f"{end} stays" if end else ""
         if reason:
             kept.append(replace(change, hindrance=reason))
