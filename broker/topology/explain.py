@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any
 
 from broker.topology.effective import DEFAULTS, Said, Setting, merged, type_of, value_of
-from broker.topology.objects import EXCHANGE, QUEUE, Object, Objects, canonical
+from broker.topology.objects import EXCHANGE, POLICY, QUEUE, Object, Objects, canonical
+from broker.topology.policies import owner_of
 from broker.topology.retry import schedule_of
 from broker.topology.route import Router
 from broker.topology.settings import EXCHANGE_SETTINGS, SETTINGS
@@ -169,8 +170,9 @@ def _line(setting: Setting, home: DataPath, source: Source | None) -> Line:
 
 
 def _path(key: str, said: Said, home: DataPath, source: Source | None) -> DataPath:
-    if said.by is not None and not said.by.covers:
-        return (*said.by.path, "definition", key) if said.by.path else ()
+    if said.by is not None and owner_of(said.by.identity.name[0]) is None:
+        section = "policies" if said.by.identity.kind == POLICY else "operator_policies"
+        return (section, said.by.identity.name[0], "definition", key)
     if said.argument and key not in _IN_FILE:
         argument = key if home[0] == "exchanges" else f"x-{key}"
         return (*home, "arguments", argument)

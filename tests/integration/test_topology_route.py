@@ -14,10 +14,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.connection import connect
+from broker.management import Management
+from broker.topology.effective import Policies, merged
+from broker.topology.explain import explain
 from broker.topology.matching import headers_match, topic_matches
 from broker.topology.objects import EXCHANGE, QUEUE, Identity, Object, binding_identity, by_identity
+from broker.topology.observe import observe
 from broker.topology.route import Router
 
+FILE = """\
+version: 1
+name: shop
+exchanges: {shop: {type: topic}}
+queues:
+  orders: {max_length: 10, bindings: [{exchange: shop, routing_key: new}]}
+"""
 QUEUES = ("q0", "q1", "q2", "q3")
 VALUES = ("a", "1", 1, 2, 1.5, True, False, None)
 
@@ -213,3 +224,85 @@ def _end(binding: dict[str, Any], prefix: str) -> str:
 def _arguments(exchange: dict[str, Any], prefix: str) -> dict[str, Any]:
     alternate = exchange["alternate"]
     return {} if alternate is None else {"alternate-exchange": prefix + alternate}
+
+
+# -- policies in force ----------------------------------------------------------------
+
+POLICY_KEYS = {
+    "max-length": (5, 50),
+    "message-ttl": (1000, 2000),
+    "expires": (60_000, 70_000),
+    "delivery-limit": (-1, 3, 30),
+    "overflow": ("drop-head", "reject-publish"),
+    "dead-letter-exchange": ("amq.fanout",),
+    "dead-letter-strategy": ("at-most-once",),
+    "max-age": ("1D",),
+    "max-length-bytes": (10_000, 20_000),
+    "queue-leader-locator": ("balanced",),
+}
+OPERATOR_KEYS = ("max-length", "message-ttl", "expires", "delivery-limit", "max-length-bytes")
+APPLY_TO = ("all", "queues", "classic_queues", "quorum_queues", "streams", "exchanges")
+
+
+def test_policies_are_in_force_as_rabbitmq_says(rabbitmq: Any, vhost: str) -> None:
+    random = Random(20)
+    with Management(rabbitmq.address(vhost)) as management:
+        definitions = {
+            "queues": [
+                {
+                    "name": f"{type_}.{name}",
+                    "durable": True,
+                    "auto_delete": False,
+                    "arguments": {"x-queue-type": type_},
+                }
+                for type_ in ("classic", "quorum", "stream")
+                for name in ("a", "b", "ab", "c")
+            ]
+        }
+        management.post("definitions", vhost, body=definitions)
+        for number in range(24):
+            keys = random.sample(sorted(POLICY_KEYS), random.randint(1, 3))
+            body = {
+                "pattern": random.choice(["a", "b$", "^quorum", "c$", "^classic\\.(a|c)$", ".*"]),
+                # Each of its own: RabbitMQ does not define what a tie comes to.
+                "priority": number,
+                "apply-to": random.choice(APPLY_TO),
+                "definition": {key: random.choice(POLICY_KEYS[key]) for key in keys},
+            }
+            kind = "operator-policies" if set(keys) <= set(OPERATOR_KEYS) else "policies"
+            if kind == "operator-policies" and body["apply-to"] in ("all", "exchanges"):
+                body["apply-to"] = "queues"
+            management.put(kind, vhost, f"p{number}", body=body)
+            there = observe(management, vhost)
+            policies = Policies(there.objects)
+            for queue, effective in there.effective.items():
+                match = policies.of(queue, queue.partition(".")[0])
+                assert merged(match) == effective, (queue, body)
+                (explained,) = explain(there.objects, queue, effective=there.effective)
+                assert explained.differs == ()
+
+
+def test_the_commands_look_at_the_file_or_at_rabbitmq(rabbitry: Any, tmp_path: Any) -> None:
+    file = tmp_path / "topology.yaml"
+    file.write_text(FILE)
+    options = ("--topology", file)
+    found = rabbitry("topology", "route", "shop", "new", *options)
+    assert "queue 'orders' (quorum)" in found.stdout
+    assert rabbitry("topology", "route", "shop", "old", *options).returncode == 5
+    empty = rabbitry("topology", "route", "shop", "new", "--live", *options)
+    assert "there is no exchange 'shop'" in empty.stdout
+    assert empty.returncode == 5
+    planned = rabbitry("topology", "diagram", "--plan", *options).stdout
+    assert ":::create" in planned
+    assert rabbitry("topology", "apply", "--yes", *options).returncode == 0
+    live = rabbitry("topology", "route", "shop", "new", "--live", "--json", *options)
+    offline = rabbitry("topology", "route", "shop", "new", "--json", *options)
+    assert json.loads(live.stdout) == json.loads(offline.stdout)
+    explained = rabbitry("topology", "explain", "orders", "--live", *options)
+    assert explained.returncode == 0, explained.stderr
+    assert "10  by policy 'shop.generated.quorum_queues." in explained.stdout
+    assert f"{file}:5:12" in explained.stdout
+    unknown = rabbitry("topology", "explain", "order", *options)
+    assert unknown.returncode == 2
+    assert "is named 'order' (did you mean 'orders'?)" in unknown.stderr
+    assert ":::create" not in rabbitry("topology", "diagram", "--plan", *options).stdout
