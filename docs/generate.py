@@ -1,4 +1,4 @@
-"""Writes the generated part of the reference: the commands' help, the topology's JSON Schema.
+"""Writes what is generated of the docs: the commands' help, the topology's JSON Schema, a picture.
 
 ``python docs/generate.py`` writes it, ``--check`` only says whether it is up to date.
 """
@@ -12,15 +12,33 @@ from pathlib import Path
 
 import click
 
+from broker.topology import Topology
+from broker.topology.compile import compile_topology
+from broker.topology.diagram import drawing, mermaid
 from broker.topology.schema import json_schema
 from rabbitry.cli import cli
 
-REFERENCE = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
 WIDTH = 100
 HEAD = """\
 # Commands
 
 Generated from the help texts by `make docs`.
+"""
+
+PICTURE = """\
+# The reference topology
+
+What [`topology.yaml`](../topology.yaml) puts on RabbitMQ, from the jobs on the left to the workers
+on the right. Hexagons are exchanges, cylinders queues; a dashed line is where messages go that
+were refused, expired, or failed too often. `make docs` draws it with `rabbitry topology diagram`,
+which draws any topology file, also as SVG, and with `--plan` in the colours of what would change.
+
+```mermaid
+{diagram}```
+
+`rabbitry topology route jobs low.signal.smooth` says in words where one message goes, and
+`rabbitry topology explain jobs.high` where each setting of a queue comes from.
 """
 
 
@@ -48,23 +66,32 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+def picture() -> str:
+    """Return the page that draws the reference topology."""
+    topology = Topology.load(DOCS.parent / "topology.yaml")
+    objects = compile_topology(topology, secrets=False).objects
+    return PICTURE.format(diagram=mermaid(drawing(topology, objects)))
+
+
 def main() -> int:
-    """Write or check the reference."""
+    """Write or check the generated pages."""
+    schema = json.dumps(json_schema(), indent=2, ensure_ascii=False)
     pages = {
-        "commands.md": reference(),
-        "topology.schema.json": json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n",
+        "reference/commands.md": reference(),
+        "reference/topology.schema.json": f"{schema}\n",
+        "topology.md": picture(),
     }
     stale = [
         name
         for name, text in pages.items()
-        if not (REFERENCE / name).exists() or (REFERENCE / name).read_text() != text
+        if not (DOCS / name).exists() or (DOCS / name).read_text() != text
     ]
     if "--check" in sys.argv[1:]:
         for name in stale:
             sys.stderr.write(f"{name} is out of date: run `make docs`\n")
         return 1 if stale else 0
     for name in stale:
-        (REFERENCE / name).write_text(pages[name])
+        (DOCS / name).write_text(pages[name])
     return 0
 
 

@@ -56,7 +56,7 @@ class Retry(Strict):
     delay: PositiveDuration
     """The wait before the first redelivery; the n-th one waits n times as long."""
     max_delay: PositiveDuration | None = None
-    """The longest wait."""
+    """The longest wait; as long as `delay`, when not given."""
     limit: Annotated[int, Field(ge=0)] | None = None
     """How often a message is redelivered before it is dead-lettered; RabbitMQ's own is 20."""
     type: Literal["failed", "returned", "all"] = "failed"
