@@ -229,7 +229,9 @@ def _parameters(topology: Topology, references: References) -> Iterator[Object]:
         path = ("global_parameters", name)
         resolved, secrets = references.attribute("value", value, path)
         identity = Identity(GLOBAL_PARAMETER, (name,))
-        yield Object(identity, {"value": resolved}, path, secrets=secrets)
+        # An empty mapping comes back as an empty list, though only when it is the whole value.
+        stored = [] if resolved == {} else resolved
+        yield Object(identity, {"value": stored}, path, secrets=secrets)
 
 
 def _parameter(

@@ -204,8 +204,9 @@ def _read_parameters(management: Management, vhost: str, *, needed: bool) -> Obj
 def _parameters(management: Management, vhost: str) -> Iterator[Object]:
     # There is no list for one virtual host and all components.
     for answer in management.get("parameters"):
-        # The limits are objects of their own.
-        if answer["vhost"] == vhost and answer["component"] != "vhost-limits":
+        # Limits and operator policies are objects of their own.
+        listed = answer["component"] not in ("vhost-limits", "operator_policy")
+        if answer["vhost"] == vhost and listed:
             identity = Identity(PARAMETER, (answer["component"], answer["name"]))
             yield Object(identity, {"value": answer["value"]})
 

@@ -10,7 +10,6 @@ from broker.topology.objects import (
     BINDING,
     EXCHANGE,
     GLOBAL_PARAMETER,
-    PARAMETER,
     PERMISSION,
     POLICY,
     QUEUE,
@@ -125,8 +124,6 @@ def _unspeakable(each: Object) -> str | None:
         return "neither durable nor exclusive, which RabbitMQ 4.3 denies"
     if identity.kind == VHOST_LIMIT and identity.name[0] not in _LIMITS:
         return "a limit that the file does not know"
-    if identity.kind == PARAMETER and identity.name[0] in ("vhost-limits", "operator_policy"):
-        return "it stands among limits and operator policies"
     if identity.kind == BINDING:
         return None
     try:
