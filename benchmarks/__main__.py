@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-QUESTIONS = ("startup", "publish")
+QUESTIONS = ("startup", "publish", "topology")
 
 
 def main() -> int:

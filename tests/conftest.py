@@ -97,6 +97,11 @@ def vhost(rabbitmq: RabbitMQ) -> Iterator[str]:
         management.put("vhosts", name, body={"default_queue_type": "quorum"})
         yield name
         management.delete("vhosts", name)
+        # What apply has recorded lives beside the virtual hosts.
+        for each in management.get("global-parameters"):
+            value = each["value"]
+            if isinstance(value, dict) and value.get("vhost") == name:
+                management.delete("global-parameters", each["name"])
 
 
 @pytest.fixture

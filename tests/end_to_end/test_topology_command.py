@@ -203,3 +203,45 @@ def test_the_schema_in_the_documentation_is_the_one_that_is_printed(rabbitry: Ru
     assert printed.returncode == 0
     path = Path(__file__).parents[2] / "docs" / "reference" / "topology.schema.json"
     assert json.loads(printed.stdout) == json.loads(path.read_text())
+
+
+def test_a_saved_plan_is_applied_or_refused(rabbitry: Run, file: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "changes.plan"
+    arguments = ("--topology", str(file))
+    assert rabbitry("topology", "plan", "--out", kept, *arguments).returncode == 3
+    assert json.loads(kept.read_text())["rabbitry_plan"] == 1
+    applied = rabbitry("topology", "apply", kept, "--yes", *arguments)
+    assert applied.returncode == 0, applied.stderr
+    refused = rabbitry("topology", "apply", kept, "--yes", *arguments)
+    assert refused.returncode == 1
+    assert "RabbitMQ has changed since the plan was made" in refused.stderr
+    kept.write_text("{}")
+    broken = rabbitry("topology", "apply", kept, "--yes", *arguments)
+    assert broken.returncode == 2
+    assert "this is not a plan" in broken.stderr
+
+
+def test_prune_drift_and_destroy(rabbitry: Run, file: Path, rabbitmq: Any, vhost: str) -> None:
+    arguments = ("--topology", str(file))
+    assert rabbitry("topology", "apply", "--yes", *arguments).returncode == 0
+    assert rabbitry("topology", "drift", *arguments).returncode == 0
+    with Management(rabbitmq.address(vhost)) as management:
+        management.post("bindings", vhost, "e", "jobs", "q", "work", body={"routing_key": "x"})
+    drifted = rabbitry("topology", "drift", *arguments)
+    assert drifted.returncode == 3
+    assert drifted.stdout == "binding 'jobs' to queue 'work', key 'x': added on the broker\n"
+    as_json = json.loads(rabbitry("topology", "drift", "--json", *arguments).stdout)
+    assert (as_json["same"], as_json["drift"][0]["what"]) == (False, "added")
+    file.write_text("version: 1\nname: sample\nexchanges: {jobs: {type: topic}}\n")
+    left = rabbitry("topology", "plan", *arguments)
+    assert left.returncode == 0
+    assert "Left: queue 'work' (the file no longer names it; --prune deletes it)" in left.stderr
+    pruned = rabbitry("topology", "plan", "--prune", *arguments)
+    assert pruned.returncode == 3
+    assert "- queue 'work'" in pruned.stdout
+    gone = rabbitry("topology", "destroy", "--yes", *arguments)
+    assert gone.returncode == 0, gone.stderr
+    assert "deleted queue 'work'" in gone.stdout
+    again = rabbitry("topology", "destroy", "--yes", *arguments)
+    assert again.returncode == 0
+    assert "manages nothing" in again.stderr

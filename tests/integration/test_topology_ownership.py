@@ -51,9 +51,6 @@ QUICK_S = 0.2
 def management(rabbitmq: Any, vhost: str) -> Iterator[Management]:
     with Management(rabbitmq.address(vhost)) as client:
         yield client
-        for each in client.get("global-parameters"):
-            if each["name"].startswith("rabbitry.") and each["value"].get("vhost") == vhost:
-                client.delete("global-parameters", each["name"])
 
 
 def topology(name: str = "t", **sections: Any) -> Topology:
