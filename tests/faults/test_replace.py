@@ -7,23 +7,29 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace as with_
 from pathlib import Path
 from typing import Any
 
+import amqp
 import pytest
 
-from broker.connection import Address
+from broker.connection import Address, connect
+from broker.errors import ProvisioningFailed
 from broker.management import Management
 from broker.topology import Topology
 from broker.topology.apply import apply
 from broker.topology.compile import compile_topology
 from broker.topology.observe import observe
 from broker.topology.plan import Plan, make_plan
-from broker.topology.replace import pending, replace
-from broker.topology.replace.steps import QUEUE_STEPS
+from broker.topology.replace import pending, replace, resume, rollback
+from broker.topology.replace.moves import REDELIVERED
+from broker.topology.replace.steps import EXCHANGE_STEPS, QUEUE_STEPS
+from producers.publisher import Job, Publisher
 from tests.conftest import ROOT
 from tests.faults.traffic import Traffic
 from tests.provision import provision, ready_in, topology_of
+from tests.waiting import until
 
 CLASSIC = """
 version: 1
@@ -76,6 +82,8 @@ def watched(management, it):
     if steps and it.step != steps[-1] and when == "before":
         die()
     write(management, it)
+    if when == "at once":
+        die()
     if steps and it.step != steps[-1] and when == "after":
         die()
     steps.append(it.step)
@@ -162,6 +170,16 @@ def left_clean(management: Management, topology: Topology) -> None:
     assert pending(management, management.address.vhost_name) == []
 
 
+def until_counted(management: Management, what: str) -> None:
+    """Wait until RabbitMQ's statistics, which lag, count one such message."""
+    vhost = management.address.vhost_name
+    until(
+        lambda: management.get("queues", vhost, "jobs.normal").get(what) == 1,
+        timeout_s=30,
+        what=f"{what} to be 1",
+    )
+
+
 @pytest.mark.parametrize(
     ("before", "after", "count"),
     [
@@ -214,3 +232,236 @@ def test_a_replacement_that_is_killed_after_each_step_is_gone_on_with(
     with traffic:
         killed_after_each_step(path, env, len(QUEUE_STEPS))
         close(traffic, management, wanted)
+
+
+@pytest.mark.parametrize("step", QUEUE_STEPS[: QUEUE_STEPS.index("swap") + 1])
+def test_a_replacement_that_was_killed_can_be_rolled_back(
+    address: Address, management: Management, tmp_path: Path, env: dict[str, str], step: str
+) -> None:
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    _, path = topology_of(tmp_path, SINGLE)
+    with Publisher(topology, address.url) as publisher:
+        receipts = [publisher.publish(Job("demo.echo", (n,))) for n in range(300)]
+        for receipt in receipts:
+            receipt.wait()
+        for _ in range(QUEUE_STEPS.index(step)):
+            assert run(path, env, "after").returncode == -signal.SIGKILL
+        if step == "prepare":
+            assert run(path, env, "at once").returncode == -signal.SIGKILL
+        for n in range(10):
+            publisher.publish(Job("demo.echo", (n,))).wait()
+    (begun,) = pending(management, address.vhost_name, "replaced")
+    assert begun.step == step
+    said: list[str] = []
+    rollback(begun, management, address, say=said.append, settle_s=0.5)
+    assert said[-1] == "queue 'jobs.normal' is as it was"
+    assert ready_in(address, "jobs.normal") == 310
+    left_clean(management, topology)
+
+
+def test_what_is_replaced_already_cannot_be_rolled_back(
+    address: Address, management: Management, tmp_path: Path, env: dict[str, str]
+) -> None:
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    wanted, path = topology_of(tmp_path, SINGLE)
+    for _ in range(QUEUE_STEPS.index("refill")):
+        done = run(path, env, "after")
+        assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    (begun,) = pending(management, address.vhost_name)
+    with pytest.raises(ProvisioningFailed, match="resume it by apply"):
+        rollback(begun, management, address, say=str)
+    resume(begun, management, address, say=str, settle_s=0.5)
+    left_clean(management, wanted)
+
+
+def test_a_queue_that_does_not_drain_gets_its_messages_back(
+    address: Address, management: Management, tmp_path: Path
+) -> None:
+    """A consumer that never answers must not stop everybody else's work for good."""
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    wanted, _ = topology_of(tmp_path, SINGLE)
+    (change,) = plan_of(wanted, management).changes
+    with Publisher(topology, address.url) as publisher:
+        for n in range(5):
+            publisher.publish(Job("demo.echo", (n,))).wait()
+    connection = connect(address)
+    try:
+        assert connection.default_channel.basic_get("jobs.normal") is not None
+        until_counted(management, "messages_unacknowledged")
+        with pytest.raises(ProvisioningFailed, match=r"1 in the hands of consumers.* is as it was"):
+            replace(
+                *(change, management, address),
+                **{"owner": "replaced", "say": str, "settle_s": 0.5, "patience_s": 12},
+            )
+    finally:
+        connection.release()
+    until(lambda: ready_in(address, "jobs.normal") == 5, timeout_s=10, what="all five")
+    left_clean(management, topology)
+
+
+def test_what_rabbitmq_refuses_is_found_out_before_anything_is_lost(
+    address: Address, management: Management, tmp_path: Path
+) -> None:
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    (change,) = plan_of(topology_of(tmp_path, SINGLE)[0], management).changes
+    assert change.after is not None
+    wrong = {**change.after.attributes, "arguments": {"x-max-priority": 5}, "type": "quorum"}
+    with pytest.raises(ProvisioningFailed, match=r"x-max-priority.* is as it was"):
+        replace(
+            with_(change, after=with_(change.after, attributes=wrong)),
+            *(management, address),
+            **{"owner": "replaced", "say": str, "settle_s": 0.5},
+        )
+    left_clean(management, topology)
+
+
+def test_a_message_keeps_what_it_carries_and_tells_when_it_may_be_there_twice(
+    address: Address, management: Management, tmp_path: Path
+) -> None:
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    wanted, _ = topology_of(tmp_path, SINGLE)
+    headers = {
+        "float": 1.5,
+        "big": 2**40,
+        "none": None,
+        "bytes": b"\xff",
+        "nested": {"list": [1, True, "a"]},
+        "CC": ["normal.copy"],
+    }
+    properties = {
+        "application_headers": headers,
+        "content_type": "text/plain",
+        "content_encoding": "utf-16",
+        "delivery_mode": 2,
+        "priority": 3,
+        "correlation_id": "c",
+        "reply_to": "r",
+        "expiration": "3600000",
+        "message_id": "m",
+        "timestamp": 1_700_000_000,
+        "type": "t",
+        "app_id": "a",
+    }
+    body = "ž".encode("utf-16")
+    connection = connect(address)
+    try:
+        channel = connection.default_channel
+        channel.auto_decode = False
+        channel.basic_publish(amqp.Message(body, **properties), "jobs", "normal.any")
+        channel.basic_publish(amqp.Message(b"seen before", priority=1), "jobs", "normal.seen")
+        until(lambda: ready_in(address, "jobs.normal") == 2, timeout_s=10, what="both")
+        kept = channel.basic_get("jobs.normal")
+        seen = channel.basic_get("jobs.normal")
+        channel.basic_reject(seen.delivery_tag, requeue=True)
+        channel.basic_ack(kept.delivery_tag)
+        channel.basic_publish(amqp.Message(body, **properties), "jobs", "normal.any")
+        replaced(wanted, management, address)
+        first, second = (channel.basic_get("jobs.normal", no_ack=True) for _ in range(2))
+        by_key = {each.delivery_info["routing_key"]: each for each in (first, second)}
+        again = by_key["normal.any"]
+        assert again.body == body
+        assert again.properties == kept.properties == properties
+        seen = by_key["normal.seen"]
+        assert seen.properties["application_headers"] == {REDELIVERED: True}
+        assert seen.properties["priority"] == 1
+        assert channel.basic_get("jobs.normal", no_ack=True) is None
+    finally:
+        connection.release()
+
+
+def test_order_within_a_priority_is_kept(
+    address: Address, management: Management, tmp_path: Path
+) -> None:
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    with Publisher(topology, address.url) as publisher:
+        for n in range(500):
+            receipt = publisher.publish(Job("demo.echo", id=f"{n:03}", priority=n % 3))
+        receipt.wait()
+    replaced(topology_of(tmp_path, QUORUM)[0], management, address)
+    connection = connect(address)
+    try:
+        got = []
+        while message := connection.default_channel.basic_get("jobs.normal", no_ack=True):
+            got.append((message.properties["priority"], message.properties["message_id"]))
+    finally:
+        connection.release()
+    assert len(got) == 500
+    assert got == sorted(got, key=lambda each: (-each[0], each[1]))
+
+
+def test_what_is_set_aside_for_a_retry_is_waited_for(
+    address: Address, management: Management, tmp_path: Path
+) -> None:
+    """Such messages are invisible to a passive declare, and a deletion would destroy them."""
+    text = QUORUM.replace("dead_letter:", "retry: {delay: 14s, limit: 5}\n    dead_letter:")
+    topology, _ = topology_of(tmp_path, text)
+    provision(topology, address)
+    with Publisher(topology, address.url) as publisher:
+        publisher.publish(Job("demo.echo", (), id="again")).wait()
+    connection = connect(address)
+    try:
+        message = connection.default_channel.basic_get("jobs.normal")
+        connection.default_channel.basic_reject(message.delivery_tag, requeue=True)
+        until_counted(management, "messages_delayed")
+        wanted, _ = topology_of(
+            tmp_path, text.replace("type: quorum", "type: quorum\n    single_active_consumer: true")
+        )
+        (change,) = plan_of(wanted, management).changes
+        replace(change, management, address, owner="replaced", say=str, settle_s=1)
+        assert ready_in(address, "jobs.normal") == 1
+    finally:
+        connection.release()
+    left_clean(management, wanted)
+
+
+# -- exchanges ------------------------------------------------------------------------
+
+BEHIND = """
+version: 1
+name: replaced
+vhost: {name: unused}
+exchanges:
+  front: {type: fanout}
+  jobs:
+    type: topic
+    bindings: [{exchange: front, routing_key: a}, {exchange: front, routing_key: b}]
+  onward: {type: fanout, bindings: [{exchange: jobs, routing_key: normal.demo.echo}]}
+queues:
+  jobs.normal:
+    bindings: [{exchange: jobs, routing_key: normal.demo.echo}, {exchange: onward}]
+jobs:
+  demo.echo: {exchange: front, routing_key: normal.demo.echo}
+"""
+INNER = BEHIND.replace("    type: topic", "    type: direct\n    internal: true")
+
+
+def test_an_exchange_keeps_its_bindings_both_ways_and_what_others_hand_on(
+    address: Address, management: Management, tmp_path: Path, env: dict[str, str]
+) -> None:
+    topology, _ = topology_of(tmp_path, BEHIND)
+    provision(topology, address)
+    wanted, path = topology_of(tmp_path, INNER)
+    with Traffic(topology, address, "jobs.normal") as traffic:
+        killed_after_each_step(path, env, len(EXCHANGE_STEPS))
+        close(traffic, management, wanted)
+
+
+def test_publishers_to_an_exchange_that_is_replaced_know_what_did_not_arrive(
+    address: Address, management: Management, tmp_path: Path
+) -> None:
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    text = CLASSIC.replace("jobs: {type: topic}", "jobs: {type: topic, arguments: {own: 1}}", 1)
+    wanted, _ = topology_of(tmp_path, text)
+    with Traffic(topology, address, "jobs.normal") as traffic:
+        replaced(wanted, management, address)
+        ledger = traffic.finish()
+    assert ledger.consumed == ledger.routed
+    assert ledger.twice_unflagged == []
+    left_clean(management, wanted)

@@ -17,6 +17,7 @@ SHOVEL_FROM = 200
 CONSUMERS_FIRST_S = 5.0
 SAMPLE_S = 0.5
 TELL_S = 10.0
+UNKNOWN_S = 30.0
 
 _COUNTS = {
     "messages_ready": "ready",
@@ -109,7 +110,9 @@ def drain(site: Site, queues: Mapping[str, str], *, refuses: bool = False) -> in
             quiet_since = quiet_since or now
             if now - quiet_since >= site.settle_s:
                 return moved
-        if now - progress > site.patience_s:
+        # RabbitMQ takes some seconds to count what is in a queue that is new.
+        known = all(each is not None for each in counts)
+        if now - progress > (site.patience_s if known else max(site.patience_s, UNKNOWN_S)):
             text = f"{_told(queues, counts)}, and nothing has changed for {site.patience_s:.0f} s"
             raise NotDrained(text, object=f"queue {next(iter(queues))!r}", reason=text)
         if now - told > TELL_S:
