@@ -32,6 +32,7 @@ class Session:
     """The common options of one run of the command line; later ones win over earlier ones."""
 
     topology: str | None = None
+    overlay: tuple[str, ...] = ()
     url: str | None = None
     json: bool = False
     debug: bool = False
@@ -45,7 +46,7 @@ class Session:
         """Read the topology file. Raises TopologyError."""
         from broker.topology import Topology
 
-        return Topology.load(self.topology_path)
+        return Topology.load(self.topology_path, overlay=self.overlay)
 
     @property
     def address_names_vhost(self) -> bool:
@@ -73,8 +74,12 @@ def common_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
     """Give a command the common options; it receives a `Session` as its first argument.
 
     Args:
-        names: which of ``topology``, ``url``, ``json``; ``debug`` always comes along.
+        names: which of ``topology``, ``url``, ``json``; ``overlay`` comes along with
+            ``topology``, and ``debug`` always.
     """
+    together = [
+        part for name in names for part in ((name, "overlay") if name == "topology" else (name,))
+    ]
     options = {
         "topology": click.option(
             "--topology",
@@ -82,6 +87,15 @@ def common_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
             envvar="RABBITRY_TOPOLOGY",
             show_envvar=True,
             help=f"The topology file.  [default: {DEFAULT_TOPOLOGY}]",
+        ),
+        "overlay": click.option(
+            "--overlay",
+            metavar="FILE",
+            type=click.Path(),
+            multiple=True,
+            envvar="RABBITRY_OVERLAY",
+            show_envvar=True,
+            help="A file laid over the topology file; may be given several times.",
         ),
         "url": click.option(
             "--url",
@@ -113,13 +127,13 @@ def common_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
         @functools.wraps(function)
         def run(context: click.Context, /, *args: Any, **kwargs: Any) -> Any:
             session = context.ensure_object(Session)
-            for name in (*names, "debug"):
+            for name in (*together, "debug"):
                 value = kwargs.pop(name)
-                if value is not None:
+                if value is not None and value != ():
                     setattr(session, name, value)
             return function(session, *args, **kwargs)
 
-        for name in ("debug", *reversed(names)):
+        for name in ("debug", *reversed(together)):
             run = options[name](run)
         return run
 

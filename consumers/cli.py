@@ -55,6 +55,8 @@ def run(session: Session, names: tuple[str, ...], all_: bool, loglevel: str) -> 
     if len(chosen) == 1:
         return run_worker(topology, address, chosen[0], loglevel=loglevel.upper())
     common = ["--topology", str(session.topology_path), "--loglevel", loglevel]
+    for overlay in session.overlay:
+        common += ["--overlay", overlay]
     if session.debug:
         common += ["--debug"]
     # The address holds a password: it travels in the environment, not in the process list.

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from broker.errors import TopologyError, did_you_mean
+from broker.topology.files import read_files
 from broker.topology.lint import Finding, check
 from broker.topology.model import Topology
-from broker.topology.source import DataPath, Position, Source, read_yaml
+from broker.topology.references import resolve_structure
+from broker.topology.source import DataPath, Position, Source
+from broker.topology.strict import plain_types
 
 _SHOWN_AT_MOST = 20
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-_FILE = re.compile(r"\$\{file:(?P<path>[^}]+)\}")
-_REFERENCE = re.compile(r"\$\{[^}]*\}?")
+_SINGULAR = {
+    "exchanges": "exchange",
+    "queues": "queue",
+    "policies": "policy",
+    "operator_policies": "operator policy",
+    "users": "user",
+    "shovels": "shovel",
+    "jobs": "job",
+    "workers": "worker",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,77 +45,40 @@ class Problem:
         return f"{self.position}: {self.level} {self.rule}: {self.text}"
 
 
-def load(path: str | Path) -> Topology:
-    """Read a topology file.
+def load(path: str | Path, *, overlay: Iterable[str | Path] = ()) -> Topology:
+    """Read a topology file, what it includes, and overlays over it; see `read_files`.
 
     Raises:
         TopologyError: with the place of the first error, and the other errors in its text.
     """
-    topology, problems = read(path)
+    topology, problems = read(path, overlay=overlay)
     errors = [problem for problem in problems if problem.level == "error"]
     if topology is None or errors:
         raise _joined(errors)
     return topology
 
 
-def read(path: str | Path) -> tuple[Topology | None, list[Problem]]:
+def read(
+    path: str | Path, *, overlay: Iterable[str | Path] = ()
+) -> tuple[Topology | None, list[Problem]]:
     """Read a topology file and return what it says and all that is wrong with it.
 
     Returns:
         The topology, or None where the file cannot be made one; the problems by their place.
 
     Raises:
-        TopologyError: the file cannot be read, or is not YAML.
+        TopologyError: a file cannot be read, or is not YAML.
     """
-    data, source = read_yaml(path)
-    if not isinstance(data, dict):
-        what = "empty" if data is None else f"a {_kind(data)}"
-        raise Position(source.file).error(
-            f"the file is {what}, not a mapping; it begins with `version: 1` and `name: …`"
-        )
+    data, source = read_files(path, overlays=overlay)
+    data, unresolved = resolve_structure(data, source)
+    if unresolved:
+        return None, _sorted((_unresolved(error) for error in unresolved), source)
     try:
         topology = Topology.model_validate(data).placed(source)
     except ValidationError as exc:
         found = [_problem(error, source) for error in exc.errors(include_url=False)]
-        return None, _sorted(found)
-    found = [_place(finding, source) for finding in check(topology)]
-    return topology, _sorted([*found, *_unresolved(data, (), source)])
-
-
-def resolve(text: str, *, environ: Mapping[str, str] = os.environ, position: Position) -> str:
-    """Put variables and files in the place of ``${VAR}``, ``${VAR:-default}``, ``${file:PATH}``.
-
-    Called only where a value is needed, so that a command needs no secret but its own.
-
-    Args:
-        text: a value of the file.
-        environ: the process's environment.
-        position: where the value stands; paths are relative to that file's folder.
-
-    Raises:
-        TopologyError: a variable is not set, or a file cannot be read.
-    """
-
-    def replaced(match: re.Match[str]) -> str:
-        whole = match.group()
-        if variable := _VARIABLE.fullmatch(whole):
-            value = environ.get(variable["name"]) or variable["default"]
-            if value is None:
-                raise position.error(
-                    f"the environment variable {variable['name']} is not set; set it, or write"
-                    f" a default: ${{{variable['name']}:-…}}"
-                )
-            return value
-        if file := _FILE.fullmatch(whole):
-            path = Path(position.file).parent / file["path"]
-            try:
-                return path.read_text(encoding="utf-8").rstrip("\r\n")
-            except (OSError, UnicodeDecodeError) as exc:
-                why = getattr(exc, "strerror", None) or "it is not UTF-8"
-                raise position.error(f"the file {file['path']} cannot be read: {why}") from None
-        raise position.error(f"{whole} is not ${{VAR}}, ${{VAR:-default}} or ${{file:PATH}}")
-
-    return _REFERENCE.sub(replaced, text)
+        return None, _sorted(found, source)
+    return topology, _sorted((_place(finding, source) for finding in check(topology)), source)
 
 
 # -- pydantic's errors in our words ---------------------------------------------------
@@ -174,9 +145,8 @@ def _dotted(path: DataPath) -> str:
         return "the file"
     # A name may have dots of its own: `queues 'jobs.high' retry.delay` stays readable.
     head, *rest = path
-    if head in ("exchanges", "queues", "jobs", "workers") and rest:
+    if (singular := _SINGULAR.get(str(head))) and rest:
         name, *rest = rest
-        singular = str(head).removesuffix("s")
         tail = ".".join(str(part) for part in rest)
         return f"{singular} {str(name)!r}" + (f" {tail}" if tail else "")
     return ".".join(str(part) for part in path)
@@ -199,11 +169,11 @@ def _keys_at(path: DataPath) -> list[str]:
         for candidate in models:
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 field = candidate.model_fields.get(str(part))
-                following += _plain(field.annotation) if field else []
+                following += plain_types(field.annotation) if field else []
             elif get_origin(candidate) is dict:
-                following += _plain(get_args(candidate)[1])
+                following += plain_types(get_args(candidate)[1])
             elif get_origin(candidate) is list:
-                following += _plain(get_args(candidate)[0])
+                following += plain_types(get_args(candidate)[0])
         models = following
     return [
         name
@@ -213,34 +183,12 @@ def _keys_at(path: DataPath) -> list[str]:
     ]
 
 
-def _plain(annotation: Any) -> list[Any]:
-    """Return the types behind Annotated and unions."""
-    if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [plain for part in get_args(annotation) for plain in _plain(part)]
-    return [annotation]
-
-
 # -- putting together -----------------------------------------------------------------
 
 
-def _unresolved(value: Any, path: DataPath, source: Source) -> Iterator[Problem]:
-    """Yield references that stand where none is resolved: they must not pass for plain text."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _unresolved(inner, (*path, key), source)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _unresolved(inner, (*path, index), source)
-    # What stands under `jobs` are schemas: data of other people.
-    elif path[:1] != ("jobs",) and path != ("broker", "url") and _refers(value):
-        text = f"{value!r}: ${{...}} is resolved in broker.url only, by this version"
-        yield Problem(source.value(path), "error", "reference", text)
-
-
-def _refers(value: Any) -> bool:
-    return isinstance(value, str) and _REFERENCE.search(value) is not None
+def _unresolved(error: TopologyError) -> Problem:
+    position = Position(error.file or "", error.line, error.column)
+    return Problem(position, "error", "reference", error.text)
 
 
 def _place(finding: Finding, source: Source) -> Problem:
@@ -248,8 +196,14 @@ def _place(finding: Finding, source: Source) -> Problem:
     return Problem(position, finding.level, finding.rule, finding.text)
 
 
-def _sorted(problems: Iterable[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda p: (p.position.line or 0, p.position.column or 0, p.text))
+def _sorted(problems: Iterable[Problem], source: Source) -> list[Problem]:
+    def order(problem: Problem) -> tuple[bool, str, int, int, str]:
+        place = problem.position
+        # What stands in the file itself comes before what it includes.
+        other = place.file != source.file
+        return other, place.file, place.line or 0, place.column or 0, problem.text
+
+    return sorted(problems, key=order)
 
 
 def _joined(errors: list[Problem]) -> TopologyError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
@@ -223,18 +223,19 @@ class Topology(Strict):
     _source: Source | None = PrivateAttr(default=None)
 
     @classmethod
-    def load(cls, path: str | Path) -> Topology:
+    def load(cls, path: str | Path, *, overlay: Iterable[str | Path] = ()) -> Topology:
         """Read a topology file.
 
         Args:
             path: the YAML file.
+            overlay: files that are laid over it, the last one on top.
 
         Raises:
             TopologyError: the file is missing or wrong; says the line and the column.
         """
         from broker.topology.load import load
 
-        return load(path)
+        return load(path, overlay=overlay)
 
     def broker_url(self, environ: Mapping[str, str] = os.environ) -> str | None:
         """Return `broker.url` with its ${VAR} and ${file:PATH} resolved, or None.
@@ -242,7 +243,7 @@ class Topology(Strict):
         Raises:
             TopologyError: a variable is not set, or a file cannot be read.
         """
-        from broker.topology.load import resolve
+        from broker.topology.references import resolve
         from broker.topology.source import Position
 
         if self.broker.url is None:

@@ -17,6 +17,12 @@ def json_schema() -> dict[str, Any]:
     if not queue["required"]:
         del queue["required"]
     properties = schema["properties"]
+    # Files are put together before the model sees them: see `broker.topology.files`.
+    name = {"type": "string", "minLength": 1}
+    properties["include"] = {
+        "description": "Further files, relative to this one, whose names are added to it.",
+        "anyOf": [name, {"type": "array", "items": name}, {"type": "null"}],
+    }
     properties["queues"]["additionalProperties"] = {
         "anyOf": [properties["queues"]["additionalProperties"], {"type": "null"}]
     }

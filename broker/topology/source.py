@@ -45,14 +45,14 @@ class Source:
     """Where keys and values stand.
 
     Attributes:
-        file: the path as it was given.
+        file: the path as it was given; of several files the one that includes the others.
         keys: the place of each key of a mapping and each item of a list.
         values: the place of each value.
     """
 
     file: str
-    keys: dict[DataPath, tuple[int, int]] = field(default_factory=dict)
-    values: dict[DataPath, tuple[int, int]] = field(default_factory=dict)
+    keys: dict[DataPath, Position] = field(default_factory=dict)
+    values: dict[DataPath, Position] = field(default_factory=dict)
 
     def key(self, path: DataPath) -> Position:
         """Return the place of a key, or of the nearest thing around it that is in the file."""
@@ -61,13 +61,13 @@ class Source:
     def value(self, path: DataPath) -> Position:
         """Return the place of a value, or of the nearest thing around it that is in the file."""
         if path in self.values:
-            return Position(self.file, *self.values[path])
+            return self.values[path]
         return self._nearest(self.keys, path)
 
-    def _nearest(self, places: dict[DataPath, tuple[int, int]], path: DataPath) -> Position:
+    def _nearest(self, places: dict[DataPath, Position], path: DataPath) -> Position:
         for length in range(len(path), 0, -1):
             if path[:length] in places:
-                return Position(self.file, *places[path[:length]])
+                return places[path[:length]]
         return Position(self.file)
 
 
@@ -141,7 +141,7 @@ class _Reader:
         self.count += 1
         if self.count > _NODE_LIMIT:
             raise self.at(node).error("the file is too large, or its aliases multiply")
-        self.source.values[path] = _place(node)
+        self.source.values[path] = self.at(node)
         if isinstance(node, ScalarNode):
             return self.scalar(node)
         if id(node) in self.open:
@@ -174,7 +174,7 @@ class _Reader:
                 raise self.at(key_node).error(
                     f"{key!r} stands here a second time; the first is on line {first.line}"
                 )
-            self.source.keys[(*path, key)] = _place(key_node)
+            self.source.keys[(*path, key)] = self.at(key_node)
             found[key] = self.read(value_node, (*path, key))
         return {**{key: value for key, value in merged.items() if key not in found}, **found}
 
@@ -202,7 +202,7 @@ class _Reader:
     def sequence(self, node: SequenceNode, path: DataPath) -> list[Any]:
         items = []
         for index, item in enumerate(node.value):
-            self.source.keys[(*path, index)] = _place(item)
+            self.source.keys[(*path, index)] = self.at(item)
             items.append(self.read(item, (*path, index)))
         return items
 
@@ -230,8 +230,5 @@ class _Reader:
         return value
 
     def at(self, node: Node) -> Position:
-        return Position(self.source.file, *_place(node))
-
-
-def _place(node: Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+        mark = node.start_mark
+        return Position(self.source.file, mark.line + 1, mark.column + 1)

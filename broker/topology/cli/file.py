@@ -33,7 +33,7 @@ def lint(session: Session, strict: bool) -> int:
                 "rule": each.rule,
                 "text": each.text,
             }
-            for each in read(session.topology_path)[1]
+            for each in read(session.topology_path, overlay=session.overlay)[1]
         ]
     except TopologyError as exc:
         problems = [

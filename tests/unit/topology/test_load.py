@@ -9,7 +9,8 @@ import pytest
 
 from broker.errors import TopologyError
 from broker.topology import Topology
-from broker.topology.load import read, resolve
+from broker.topology.load import read
+from broker.topology.references import resolve
 from broker.topology.source import Position
 
 HEAD = "version: 1\nname: t\n"
@@ -155,7 +156,7 @@ def write(folder: Path, text: str | bytes) -> Path:
             41,
             "this binding stands here twice",
         ),
-        (HEAD + "vhost: {name: '${VHOST}'}\n", 3, 15, "is resolved in broker.url only"),
+        (HEAD + "vhost: {name: '${VHOST}'}\n", 3, 15, "the environment variable VHOST is not set"),
     ],
 )
 def test_an_error_names_its_place(
