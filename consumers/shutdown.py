@@ -53,6 +53,10 @@ class Shutdown:
         self._deadline = time.monotonic() + self._grace_s
         # The worker's own: the current one of the process is forgotten when a connection is lost.
         hub = self._worker.hub
+        if hub is None:
+            # Without an event loop (gevent) Celery's own way is the only one.
+            state.should_stop = 0
+            return
         hub.call_soon(self._stop_consuming)
         hub.call_repeatedly(CHECK_S, self._check)
 
