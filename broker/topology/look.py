@@ -55,6 +55,13 @@ def look(topology: Topology, management: Management, *, consent: Consent | None 
     if records.known:
         warnings = (*plan.warnings, *_interrupted(plan, management))
         plan = replace(plan, warnings=warnings)
+    else:
+        user = management.address.user
+        unknown = (
+            f"user {user!r} may not read whose objects are whose: that takes the tag policymaker;"
+            " what the file no longer names is shown as nobody's"
+        )
+        plan = replace(plan, warnings=(*plan.warnings, unknown))
     return Look(desired, observed, records, plan)
 
 
