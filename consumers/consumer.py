@@ -41,6 +41,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     native delayed delivery (it creates exchanges, queues and bindings).
     """
 
+    # What is answered by connecting anew.
+    connection_errors: tuple[type[Exception], ...]
+
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
         """The steps of a connection, in order."""
 
