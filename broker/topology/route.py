@@ -29,6 +29,9 @@ _BUILT_IN_TYPES = {
     "amq.topic": "topic",
 }
 
+# What is bound: "queue" or "exchange", its name, the key, the arguments.
+Bound = tuple[str, str, str, Mapping[str, Any]]
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -151,10 +154,10 @@ class Router:
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self.policies = Policies(objects)
-        self._bindings: dict[str, list[tuple[str, str, str, str]]] = {}
+        self._bindings: dict[str, list[Bound]] = {}
         for identity in sorted(each for each in objects if each.kind == BINDING):
-            source, *rest = identity.name
-            kind, destination, key, arguments = rest
+            source, kind, destination, key, text = identity.name
+            arguments = {} if text == "{}" else json.loads(text)
             self._bindings.setdefault(source, []).append((kind, destination, key, arguments))
 
     def route(
@@ -194,8 +197,8 @@ class Router:
         """Return the settings in force on a queue or exchange."""
         return settings_of(there, self.policies)
 
-    def bindings_of(self, exchange: str) -> Sequence[tuple[str, str, str, str]]:
-        """Return what is bound to an exchange: kind, destination, key, arguments as text."""
+    def bindings_of(self, exchange: str) -> Sequence[Bound]:
+        """Return what is bound to an exchange."""
         return self._bindings.get(exchange, ())
 
     def _routed(
@@ -250,8 +253,7 @@ class Router:
             )
             return
         taken = False
-        for kind, destination, binding_key, text in bound:
-            arguments = json.loads(text)
+        for kind, destination, binding_key, arguments in bound:
             if any(
                 takes(
                     type_,

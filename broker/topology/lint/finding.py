@@ -107,7 +107,7 @@ RULES: Mapping[str, Rule] = {
     "policy-key-for-type": _DOUBTFUL,
     "not-anchored": _DOUBTFUL,
     # Names and secrets
-    "name-length": _REFUSED,
+    "celery-name": _DOUBTFUL,
     "plain-secret": _DOUBTFUL,
     # Switching rules off
     "lint-rule": _REFUSED,

@@ -1,29 +1,25 @@
-"""Rules about names that RabbitMQ cannot take although each alone is in order."""
+"""Rules about names that others use for themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from broker.topology.celery_names import celery_owned
 from broker.topology.lint.finding import Finding, finding
 from broker.topology.model import Topology
-from broker.topology.settings import QUORUM
-from broker.topology.values import NAME_LIMIT_BYTES
-
-_ROOT = "/"
+from broker.topology.objects import EXCHANGE, QUEUE, Identity
 
 
 def check_values(topology: Topology) -> Iterator[Finding]:
-    """Yield quorum queues whose name is too long together with the virtual host's."""
-    vhost = topology.vhost.name
-    # A quorum queue's processes are named after both; "/" is written as %2F there.
-    prefix = len(("%2F" if vhost == _ROOT else vhost).encode()) + 1
-    for name, queue in topology.queues.items():
-        size = prefix + len(name.encode())
-        if queue.type == QUORUM and size > NAME_LIMIT_BYTES:
-            yield finding(
-                ("queues", name),
-                "name-length",
-                f"the names of a quorum queue and of its virtual host have {NAME_LIMIT_BYTES - 1}"
-                f" bytes together at most, these have {size - 1}",
-                at_key=True,
-            )
+    """Yield exchanges and queues that are named as Celery's own."""
+    for section, kind in (("exchanges", EXCHANGE), ("queues", QUEUE)):
+        for name in getattr(topology, section):
+            purpose = celery_owned(Identity(kind, (name,)))
+            if purpose is not None:
+                yield finding(
+                    (section, name),
+                    "celery-name",
+                    f"Celery makes this {kind} itself, for {purpose}, with settings of its own;"
+                    " take another name",
+                    at_key=True,
+                )
