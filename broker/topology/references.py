@@ -91,13 +91,6 @@ def resolve_structure(
         if path == ("broker", "url") or (path[:1] == ("jobs",) and path[2:] == ("arguments",)):
             return value
         if isinstance(value, dict):
-            errors.extend(
-                source.key((*path, key)).error(
-                    f"{key!r} is a key, and ${{…}} is resolved in values only"
-                )
-                for key in value
-                if refers(key)
-            )
             return {key: walk(inner, (*path, key)) for key, inner in value.items()}
         if isinstance(value, list):
             return [walk(inner, (*path, index)) for index, inner in enumerate(value)]

@@ -75,7 +75,6 @@ def test_included_files_add_to_the_file(folder) -> None:
         ({"main": HEAD + "include: [no.yaml]\n"}, "main.yaml:3:11", "there is no file"),
         ({"main": HEAD + "include: {a: b}\n"}, "main.yaml:3:10", "a list of file names"),
         ({"main": HEAD + "include: a.yaml\n", "a": "- 1\n"}, "a.yaml", "a list, not a mapping"),
-        ({"main": HEAD + "queues: {'${X:-y}': {}}\n"}, "main.yaml:3:10", "in values only"),
         (
             {"main": HEAD + "include: a.yaml\n", "a": "queues: {x: {colour: red}}\n"},
             "a.yaml:1:14",

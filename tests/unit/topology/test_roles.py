@@ -1,0 +1,102 @@
+"""What each role comes to, and that it is no more than that."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.topology import Topology
+from broker.topology.compile import compile_topology
+from broker.topology.objects import PERMISSION, USER, Identity
+from broker.topology.roles import Rights, rights_of
+from tests.unit.topology.samples import names
+
+BASE = {
+    "version": 1,
+    "name": "t",
+    "exchanges": {
+        "jobs": {"type": "topic"},
+        "dead": {"type": "topic"},
+        "other": {"type": "fanout"},
+    },
+    "queues": {
+        "jobs.high": {"dead_letter": {"exchange": "dead"}, "bindings": [{"exchange": "jobs"}]},
+        "jobs.low": {"bindings": [{"exchange": "amq.topic"}]},
+    },
+    "jobs": {"a": {"exchange": "jobs"}, "b": {"exchange": "other"}},
+    "workers": {"high": {"queues": ["jobs.high"]}, "low": {"queues": ["jobs.low"]}},
+}
+
+
+def rights(**user: object) -> Rights:
+    topology = Topology.model_validate({**BASE, "users": {"u": user}})
+    found = rights_of(topology, topology.users["u"])
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("role", ["producer", "caller", "scheduler"])
+def test_who_publishes_writes_to_the_exchanges_of_its_jobs(role: str) -> None:
+    assert rights(role=role) == Rights(write="^(jobs|other)$")
+    assert rights(role=role, jobs=["b"]) == Rights(write="^(other)$")
+    assert rights(role=role, jobs=[]) == Rights()
+
+
+def test_a_worker_reads_its_queues_and_replies() -> None:
+    found = rights(role="worker")
+    assert found == Rights(write=r"^(amq\.default|dead)$", read=r"^(jobs\.high|jobs\.low)$")
+    found = rights(role="worker", workers=["low"])
+    assert found == Rights(write=r"^(amq\.default)$", read=r"^(jobs\.low)$")
+
+
+def test_remote_control_takes_its_own_names() -> None:
+    workers = {"high": {"queues": ["jobs.high"], "remote_control": True}}
+    topology = Topology.model_validate(
+        {**BASE, "workers": workers, "users": {"u": {"role": "worker"}}}
+    )
+    found = rights_of(topology, topology.users["u"])
+    assert found is not None
+    for name in ("celery.pidbox", "high@host.celery.pidbox", "celeryev", "celeryev.1-2"):
+        assert re.search(found.configure, name)
+    for name in ("jobs.high", "celeryx", "jobs", "dead"):
+        assert not re.search(found.configure, name)
+
+
+def test_a_monitor_has_a_tag_and_no_right() -> None:
+    assert rights(role="monitor") == Rights(tags=("monitoring",))
+
+
+def test_a_provisioner_has_the_names_of_the_file() -> None:
+    found = rights(role="provisioner")
+    assert found.tags == ("policymaker",)
+    for name in ("jobs", "dead", "other", "jobs.high", "rabbitry.lock"):
+        assert re.search(found.configure, name)
+    assert re.search(found.read, "amq.topic")
+    assert not re.search(found.configure, "amq.topic")
+    assert not re.search(found.configure, "jobsxhigh")
+
+
+def test_a_role_becomes_tags_and_a_permission() -> None:
+    users = {"p": {"role": "producer", "tags": ["management"]}, "n": {}, "m": {"role": "monitor"}}
+    topology = Topology.model_validate({**BASE, "users": users})
+    objects = compile_topology(topology).objects
+    assert objects[Identity(USER, ("p",))].attributes == {"tags": ["management"]}
+    assert objects[Identity(USER, ("m",))].attributes == {"tags": ["monitoring"]}
+    assert objects[Identity(USER, ("n",))].attributes == {}
+    assert objects[Identity(PERMISSION, ("p",))].attributes["write"] == "^(jobs|other)$"
+    assert Identity(PERMISSION, ("n",)) not in objects
+
+
+@given(names, st.text(max_size=5))
+def test_odd_names_are_matched_and_no_others(name: str, more: str) -> None:
+    base = {**BASE, "queues": {name: {}}, "workers": {"w": {"queues": [name]}}}
+    topology = Topology.model_validate({**base, "users": {"u": {"role": "worker"}}})
+    found = rights_of(topology, topology.users["u"])
+    assert found is not None
+    assert re.search(found.read, name)
+    if more and more != "\n":
+        assert not re.search(found.read, name + more)
+        assert not re.search(found.read, more + name)
