@@ -23,7 +23,7 @@ from broker.topology.compile import compile_topology
 from broker.topology.observe import observe
 from broker.topology.plan import Plan, make_plan
 from broker.topology.replace import pending, replace, resume, rollback
-from broker.topology.replace.moves import REDELIVERED
+from broker.topology.replace.moves import BATCH, REDELIVERED
 from broker.topology.replace.steps import EXCHANGE_STEPS, QUEUE_STEPS
 from producers.publisher import Job, Publisher
 from tests.conftest import ROOT
@@ -234,6 +234,34 @@ def test_a_replacement_that_is_killed_after_each_step_is_gone_on_with(
         close(traffic, management, wanted)
 
 
+@pytest.mark.soak
+def test_apply_that_is_killed_is_gone_on_with_by_the_next(
+    address: Address, management: Management, tmp_path: Path, env: dict[str, str]
+) -> None:
+    topology, path = topology_of(tmp_path, CLASSIC)
+    command = [sys.executable, "-m", "rabbitry", "topology", "apply", "--yes", "--allow-replace"]
+    settings: dict[str, Any] = {"cwd": ROOT, "text": True, "stderr": subprocess.PIPE}
+    settings["env"] = {**env, "RABBITRY_TOPOLOGY": str(path)}
+    subprocess.run(command, **settings, check=True, timeout=60)
+    wanted, _ = topology_of(tmp_path, QUORUM)
+    traffic = Traffic(topology, address, "jobs.normal")
+    traffic.backlog(1_000)
+    with traffic:
+        for step in (2, 4, 6):
+            with subprocess.Popen(command, **settings) as process:
+                assert process.stderr is not None
+                for line in process.stderr:
+                    if f"step {step} of" in line:
+                        break
+                process.kill()
+            assert process.returncode == -signal.SIGKILL
+            refused = subprocess.run(command[:-1], **settings, check=False, timeout=60)
+            assert "a replacement of queue 'jobs.normal' was interrupted" in refused.stderr
+        done = subprocess.run(command, **settings, check=False, timeout=100)
+        assert done.returncode == 0, done.stderr
+        close(traffic, management, wanted)
+
+
 @pytest.mark.parametrize("step", QUEUE_STEPS[: QUEUE_STEPS.index("swap") + 1])
 def test_a_replacement_that_was_killed_can_be_rolled_back(
     address: Address, management: Management, tmp_path: Path, env: dict[str, str], step: str
@@ -276,6 +304,8 @@ def test_what_is_replaced_already_cannot_be_rolled_back(
     left_clean(management, wanted)
 
 
+# Statistics that lag are waited for three times.
+@pytest.mark.soak
 def test_a_queue_that_does_not_drain_gets_its_messages_back(
     address: Address, management: Management, tmp_path: Path
 ) -> None:
@@ -372,6 +402,71 @@ def test_a_message_keeps_what_it_carries_and_tells_when_it_may_be_there_twice(
         assert channel.basic_get("jobs.normal", no_ack=True) is None
     finally:
         connection.release()
+
+
+def test_a_mover_that_dies_between_confirm_and_ack_flags_what_is_there_twice(
+    address: Address, management: Management, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    wanted, _ = topology_of(tmp_path, QUORUM)
+    with Publisher(topology, address.url) as publisher:
+        for n in range(150):
+            receipt = publisher.publish(Job("demo.echo", id=str(n)))
+        receipt.wait()
+
+    class Died(Exception):
+        """Stands for the end of the process: its connection is gone."""
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Died
+
+    with monkeypatch.context() as patched:
+        patched.setattr(amqp.Channel, "basic_ack", die)
+        with pytest.raises(Died):
+            replaced(wanted, management, address)
+    (begun,) = pending(management, address.vhost_name, "replaced")
+    resume(begun, management, address, say=str, settle_s=1)
+    connection = connect(address)
+    try:
+        got: list[tuple[str, bool]] = []
+        while message := connection.default_channel.basic_get("jobs.normal", no_ack=True):
+            headers = message.properties["application_headers"]
+            got.append((message.properties["message_id"], REDELIVERED in headers))
+    finally:
+        connection.release()
+    assert {id for id, _ in got} == {str(n) for n in range(150)}
+    # One batch was on its way.
+    assert len(got) == 150 + BATCH
+    unflagged = [id for id, flagged in got if not flagged]
+    assert len(unflagged) == len(set(unflagged)) == 150
+
+
+def test_a_policymaker_with_narrow_rights_can_replace(
+    address: Address, management: Management, tmp_path: Path, vhost: str
+) -> None:
+    topology, _ = topology_of(tmp_path, CLASSIC)
+    provision(topology, address)
+    wanted, _ = topology_of(tmp_path, SINGLE)
+    apply(plan_of(wanted, management), management)
+    user = f"u-{vhost}"
+    names = r"jobs|jobs\..*|more|front|rabbitry\..*"
+    management.put("users", user, body={"password": "pw", "tags": "policymaker"})
+    try:
+        rights = {"configure": f"^({names})$", "write": f"^({names})$", "read": f"^({names})$"}
+        management.put("permissions", vhost, user, body=rights)
+        theirs = with_(address, user=user, password="pw")
+        with Publisher(topology, address.url) as publisher:
+            for n in range(300):
+                receipt = publisher.publish(Job("demo.echo", (n,)))
+            receipt.wait()
+        with Management(theirs) as client:
+            (change,) = plan_of(wanted, client).changes
+            replace(change, client, theirs, owner="replaced", say=str, settle_s=0.5)
+    finally:
+        management.delete("users", user)
+    assert ready_in(address, "jobs.normal") == 300
+    left_clean(management, wanted)
 
 
 def test_order_within_a_priority_is_kept(
