@@ -219,14 +219,13 @@ def find(objects: Objects, kind: str, name: str) -> Object | None:
 
 
 def _joined(key: str, user: Said, operator: Said) -> Setting:
-    lower = key in _LOWER_OF_POLICIES or (
-        key == "delivery-limit" and min(user.value, operator.value) >= 0
-    )
-    if lower:
-        wins = user.value < operator.value
-    else:
-        # -1 is "for ever": the other, whatever it is, holds.
-        wins = key == "delivery-limit" and user.value > operator.value
+    wins = False
+    if all(isinstance(each.value, int) for each in (user, operator)):
+        if key == "delivery-limit" and min(user.value, operator.value) < 0:
+            # -1 is "for ever": the other, whatever it is, holds.
+            wins = user.value > operator.value
+        elif key in _LOWER_OF_POLICIES or key == "delivery-limit":
+            wins = user.value < operator.value
     return Setting(key, user, (operator,)) if wins else Setting(key, operator, (user,))
 
 

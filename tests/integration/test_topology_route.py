@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from collections.abc import Iterable
 from random import Random
 from typing import Any
+from xml.etree import ElementTree
 
 import amqp
 import pytest
@@ -306,3 +308,24 @@ def test_the_commands_look_at_the_file_or_at_rabbitmq(rabbitry: Any, tmp_path: A
     assert unknown.returncode == 2
     assert "is named 'order' (did you mean 'orders'?)" in unknown.stderr
     assert ":::create" not in rabbitry("topology", "diagram", "--plan", *options).stdout
+
+
+def test_warnings_fail_where_they_are_to(rabbitry: Any, tmp_path: Any) -> None:
+    file = tmp_path / "topology.yaml"
+    file.write_text("version: 1\nname: shop\nexchanges: {shop: {type: topic}}\n")
+    found = rabbitry("topology", "lint", "--topology", file)
+    assert (found.returncode, found.stdout.split(":")[:3]) == (0, [str(file), "3", "13"])
+    assert "warning swallows" in found.stdout
+    assert rabbitry("topology", "lint", "--strict", "--topology", file).returncode == 1
+
+
+def test_an_svg_is_drawn_by_graphviz_or_the_package_is_named(
+    rabbitry: Any, env: dict[str, str], tmp_path: Any
+) -> None:
+    if shutil.which("dot"):
+        drawn = rabbitry("topology", "diagram", "--format", "svg").stdout
+        assert ElementTree.fromstring(drawn).tag == "{http://www.w3.org/2000/svg}svg"
+    env["PATH"] = str(tmp_path)
+    without = rabbitry("topology", "diagram", "--format", "svg")
+    assert without.returncode == 1
+    assert "install the package graphviz" in without.stderr

@@ -21,6 +21,8 @@ PURE = (
     "broker/topology/model.py",
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "broker/topology/lint").glob("*.py")),
     "broker/topology/route.py",
+    "broker/topology/explain.py",
+    "broker/topology/diagram.py",
     "broker/topology/effective.py",
     "broker/topology/matching.py",
     "broker/topology/retry.py",

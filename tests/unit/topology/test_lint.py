@@ -173,3 +173,16 @@ def test_dead_letter_circles_are_found_through_policies_and_exchange_bindings() 
         )
     )
     assert [each.rule for each in circle] == ["dead-letter-circle"]
+
+
+def test_values_that_cannot_be_compared_are_no_traceback() -> None:
+    found = topology(
+        queues={"q": {"arguments": {"x-max-length": "many", "x-delivery-limit": [1]}}},
+        policies={
+            "p": {"pattern": "^q$", "definition": {"max-length": "few", "delivery-limit": 2}}
+        },
+        operator_policies={
+            "o": {"pattern": "^q$", "definition": {"max-length": 5, "delivery-limit": "x"}}
+        },
+    )
+    assert {each.rule for each in check(found)} == {"ignored-value"}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from broker.topology import Topology
 from broker.topology.compile import compile_topology
 from broker.topology.diagram import dot, drawing, mermaid
 from broker.topology.explain import explain
+from broker.topology.lint import RULES, check
 from broker.topology.objects import QUEUE, Identity
 from broker.topology.retry import Schedule
 from broker.topology.route import Router
 from tests.unit.topology.samples import topology
+from tests.unit.topology.strategies import whole_documents
 
 SHOP = {
     "exchanges": {
@@ -210,3 +215,17 @@ def test_no_name_breaks_a_drawing(name: str) -> None:
     assert line.endswith('<br><i>quorum</i>")]')
     assert line.count('"') == 2
     assert dot(found).count("\n") == 6
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(whole_documents())
+def test_every_topology_can_be_linted_routed_explained_and_drawn(document: dict[str, Any]) -> None:
+    found = Topology.model_validate(document)
+    objects = compile_topology(found, secrets=False).objects
+    assert {each.rule for each in check(found)} <= set(RULES)
+    assert mermaid(drawing(found, objects)) == mermaid(drawing(found, objects))
+    router = Router(objects)
+    for exchange in found.exchanges:
+        assert router.route(exchange, "a.b").document()["exchange"] == exchange
+    for name in (*found.exchanges, *found.queues):
+        assert explain(objects, name)
