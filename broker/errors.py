@@ -16,6 +16,7 @@
     │   └── UnsupportedBroker        too old, or lacks a feature
     ├── ProvisioningFailed           object, reason: what RabbitMQ said exit 1
     ├── ApplyRefused                 another apply runs, or the plan is out of date  exit 1
+    ├── Interrupted                  the user stopped it half-way       exit 130
     ├── MissingOnBroker              the file names it, RabbitMQ has it not: apply   exit 1
     ├── LocalNodeError               the private RabbitMQ               exit 1
     ├── PublishFailed                message_id, exchange, routing_key
@@ -174,6 +175,12 @@ class ProvisioningFailed(RabbitryError):
 
 class ApplyRefused(RabbitryError):
     """RabbitMQ must not be changed now: another apply runs, or the plan no longer holds."""
+
+
+class Interrupted(RabbitryError):
+    """The user stopped it half-way; what was done is accounted for."""
+
+    exit_code = EXIT_INTERRUPTED
 
 
 class MissingOnBroker(RabbitryError):

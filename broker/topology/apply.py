@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from broker.errors import ApplyRefused, RabbitryError
+from broker.errors import ApplyRefused, Interrupted, RabbitryError
 from broker.management import Management
 from broker.topology.allowed import ADMINISTRATOR, check_allowed
 from broker.topology.bulk import Failure, Written, write_all
@@ -170,10 +170,13 @@ def make_changes(
                 continue
         stage, kept = _without(stage, refused or {})
         not_done += kept
-        if action == "replace":
-            outcome = _replace_all(stage, plan, management, check=check, say=say)
-        else:
-            outcome = write_all(stage, plan.vhost, management, imports=imports, check=check)
+        try:
+            if action == "replace":
+                outcome = _replace_all(stage, plan, management, check=check, say=say)
+            else:
+                outcome = write_all(stage, plan.vhost, management, imports=imports, check=check)
+        except KeyboardInterrupt:
+            outcome = _interrupted(stage, plan, management)
         failed += outcome.failed
         not_done += outcome.not_tried
         error = outcome.error
@@ -208,6 +211,17 @@ def _go_on(
                 " --allow-replace` goes on with it; nothing was written"
             )
         resume(each, management, management.address, say=say)
+
+
+def _interrupted(stage: Iterable[Change], plan: Plan, management: Management) -> Written:
+    """Find out how far a stage came that the user has stopped."""
+    outcome = Written(error=Interrupted("apply was interrupted"))
+    for kind, group in groupby(stage, key=lambda change: change.identity.kind):
+        there = read_kind(management, plan.vhost, kind)
+        for change in group:
+            made = not _still_wrong(change, there)
+            (outcome.written if made else outcome.not_tried).append(change)
+    return outcome
 
 
 def _wanted(change: Change, consent: Consent) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from broker.cli import Session, common_options, note, print_json
-from broker.errors import EXIT_DIFFERS, EXIT_DONE, ApplyRefused
+from broker.errors import EXIT_DIFFERS, EXIT_DONE, ApplyRefused, Interrupted
 from broker.topology.cli.group import topology
 from broker.topology.cli.show import account, show_done, show_plan, warn
 
@@ -138,6 +138,8 @@ def end(outcome: Outcome, session: Session, *, command: str) -> int:
     if outcome.error is not None and not outcome.done:
         raise outcome.error
     account(outcome, command=command)
+    if isinstance(outcome.error, Interrupted):
+        return outcome.error.exit_code
     return EXIT_DONE if outcome.complete else EXIT_DIFFERS
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from broker.errors import Unreachable
+from broker.errors import Interrupted, Unreachable
 from broker.management import Management
 from broker.topology.apply import make_changes
 from broker.topology.compile import compile_topology
@@ -73,3 +73,17 @@ def test_later_stages_are_not_tried() -> None:
     assert done == ["virtual host '/'", "exchange 'a'", "exchange 'b'"]
     assert failed == ["queue 'q'"]
     assert not_done == []
+
+
+def test_who_stops_it_gets_an_account() -> None:
+    class Stopped(Vanishing):
+        def put(self, *segments: str, body: Any = None) -> None:
+            if self.exchanges:
+                raise KeyboardInterrupt
+            super().put(*segments, body=body)
+
+    outcome = make_changes(plan(), cast(Management, Stopped(100)))
+    assert isinstance(outcome.error, Interrupted)
+    assert [str(change.identity) for change in outcome.done] == ["virtual host '/'", "exchange 'a'"]
+    left = [str(change.identity) for change in outcome.not_done]
+    assert left == ["exchange 'b'", "queue 'q'"]
