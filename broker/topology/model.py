@@ -72,9 +72,8 @@ class Broker(Strict):
     """Which RabbitMQ the topology is for."""
 
     requires: Annotated[
-        str | None,
+        Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$")] | None,
         BeforeValidator(_version_text),
-        Field(pattern=r"^[0-9]+(\.[0-9]+){0,2}$"),
     ] = None
     """The least version of RabbitMQ, such as "4.3"; an older one is refused."""
     url: str | None = None

@@ -49,8 +49,9 @@ def known(since: str, requires: str | None) -> bool:
     return requires is None or _numbers(requires) >= _numbers(since)
 
 
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".")]
+def _numbers(version: str) -> tuple[int, int]:
+    major, minor, *_ = (*version.split("."), "0")
+    return int(major), int(minor)
 
 
 @dataclass(frozen=True, slots=True)
