@@ -20,7 +20,7 @@ from broker.topology.changes import Change, Plan
 from broker.topology.lock import ApplyLock
 from broker.topology.objects import BINDING, POLICY, QUEUE, VHOST, Identity, Objects
 from broker.topology.observe import read_effective, read_kind
-from broker.topology.obsolete import MADE_ONLY, Consent, ends, generated_by
+from broker.topology.obsolete import MADE_ONLY, Consent, generated_by, stays_with
 from broker.topology.ownership import Record, Records, read_records, write_record
 from broker.topology.plan import differences
 from broker.topology.rivals import expression, not_in_force
@@ -286,7 +286,11 @@ def _settled(
     if not queues:
         return {}
     say(f"watching {len(queues)} queues for {settle_s:g} s before they are deleted")
-    return settle(queues, plan.vhost, management, check=check, settle_s=settle_s)
+    refused = settle(queues, plan.vhost, management, check=check, settle_s=settle_s)
+    if not refused:
+        return {}
+    deleted = {c.identity: c.before for c in pending if c.action == "delete" and c.before}
+    return stays_with(refused, deleted, read_effective(management, plan.vhost))
 
 
 def _without(
@@ -296,10 +300,7 @@ def _without(
     kept = []
     for change in stage:
         reason = refused.get(change.identity, "")
-        if change.identity.kind == BINDING and change.action == "delete":
-            end = next((each for each in ends(change.identity) if each in refused), None)
-            reason = f"{end} stays" if end else ""
-        elif change.identity.kind == POLICY and change.before is not None:
+        if change.identity.kind == POLICY and change.action == "update" and change.before:
             # What stays keeps its settings.
             found = expression(change.before.attributes["pattern"])
             end = next((each for each in refused if found and found.search(each.name[0])), None)

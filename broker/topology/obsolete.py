@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from broker.topology.changes import Change, Left
 from broker.topology.counts import Counts
 from broker.topology.objects import (
     BINDING,
     EXCHANGE,
+    OPERATOR_POLICY,
     OUTSIDE,
     POLICY,
     QUEUE,
@@ -86,23 +88,20 @@ def judge(
             )
         if identity.kind == USER and name == consent.user:
             hindered.setdefault(identity, "it is the user that apply is logged in as")
-    staying = {identity for identity in obsolete if identity in records.own.protected} | set(
-        hindered
-    )
+    protected = {each for each in obsolete if each in records.own.protected}
+    staying = dict.fromkeys(protected, PROTECTED) | hindered
+    hindered = stays_with(staying, obsolete, observed.effective)
     deletions = []
     for identity, there in obsolete.items():
         if identity in records.own.protected:
             continue
-        hindrance = hindered.get(identity, "")
-        if identity.kind == BINDING and not hindrance:
-            hindrance = _end_stays(identity, staying)
         deletions.append(
             Change(
                 "delete",
                 identity,
                 before=there,
                 reason="the file no longer names it",
-                hindrance=hindrance,
+                hindrance=hindered.get(identity, ""),
                 counts=counts.get(identity.name[0]) if identity.kind == QUEUE else None,
             )
         )
@@ -130,10 +129,54 @@ def ends(binding: Identity) -> tuple[Identity, Identity]:
     return Identity(EXCHANGE, (source,)), Identity(kind, (destination,))
 
 
-def _end_stays(binding: Identity, staying: set[Identity]) -> str:
-    # A queue that keeps its messages keeps its bindings, too: half a deletion helps nobody.
-    end = next((each for each in ends(binding) if each in staying), None)
-    return f"{end} stays" if end else ""
+def stays_with(
+    staying: Mapping[Identity, str],
+    deleted: Mapping[Identity, Object],
+    effective: Mapping[str, Mapping[str, Any]],
+) -> dict[Identity, str]:
+    """Return what must stay, with why: what was to be deleted and what stays hangs on it.
+
+    A queue that stays keeps its bindings, the exchanges that these come from, its policies and
+    the exchange that it dead-letters to: half a deletion loses messages.
+
+    Args:
+        staying: what stays in any case, with why.
+        deleted: what would be deleted.
+        effective: the policy settings in force on each queue, by its name.
+    """
+    found = dict(staying)
+    while more := {
+        identity: reason
+        for identity in deleted
+        if identity not in found and (reason := _needed_by(identity, found, deleted, effective))
+    }:
+        found |= more
+    return found
+
+
+def _needed_by(
+    identity: Identity,
+    staying: Mapping[Identity, str],
+    deleted: Mapping[Identity, Object],
+    effective: Mapping[str, Mapping[str, Any]],
+) -> str:
+    for each in staying:
+        needs = False
+        if identity.kind == BINDING:
+            needs = ends(identity)[1] == each
+        elif identity.kind == EXCHANGE and each.kind == BINDING:
+            needs = ends(each)[0] == identity
+        elif identity.kind == EXCHANGE and each.kind == QUEUE:
+            letters = effective.get(each.name[0], {}).get("dead-letter-exchange")
+            needs = letters == identity.name[0]
+        elif identity.kind in (POLICY, OPERATOR_POLICY) and each in deleted:
+            there = deleted[each]
+            needs = each.kind in (EXCHANGE, QUEUE) and reaches(
+                deleted[identity], type=_type(there), name=each.name[0]
+            )
+        if needs:
+            return f"{each} stays"
+    return ""
 
 
 def keep_settings(desired: Desired, observed: Observed, staying: Iterable[Identity]) -> Desired:

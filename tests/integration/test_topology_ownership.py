@@ -478,6 +478,20 @@ def test_destroy_keeps_messages_and_what_is_protected(management: Management, vh
     assert {each.name[0] for each in record.objects} == {"full", "kept"}
 
 
+def test_a_queue_that_destroy_keeps_keeps_what_it_needs(management: Management, vhost: str) -> None:
+    applied(topology(**BANDS), management)
+    publish(management, "high")
+    outcome = destroy(plan_destroy("t", vhost, management), management, settle_s=QUICK_S)
+    assert {str(each.identity) for each in outcome.done} == {
+        "binding 'dead' to queue 'dead', key '#'",
+        "queue 'dead'",
+    }
+    queues = management.get("queues", vhost, disable_stats=True)
+    (high,) = (each for each in queues if each["name"] == "high")
+    assert high["effective_policy_definition"]["dead-letter-exchange"] == "dead"
+    assert names(management, "exchanges") >= {"jobs", "dead"}
+
+
 def test_destroy_takes_the_virtual_host_that_apply_made(rabbitmq: Any) -> None:
     vhost = f"made by apply/{uuid.uuid4().hex}"
     found = topology(**BANDS)
