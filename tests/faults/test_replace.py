@@ -54,6 +54,7 @@ jobs:
   demo.echo: {exchange: jobs, routing_key: normal.demo.echo}
 """
 QUORUM = CLASSIC.replace("type: classic\n    max_priority: 5", "type: quorum")
+SINGLE_QUORUM = QUORUM.replace("quorum", "quorum\n    single_active_consumer: true")
 SINGLE = CLASSIC.replace("max_priority: 5", "single_active_consumer: true")
 
 # Does what a plan says is to be replaced, and is killed at the n-th progress: before a step that
@@ -183,7 +184,7 @@ def until_counted(management: Management, what: str) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "count"),
     [
-        pytest.param(CLASSIC, SINGLE, 500, id="an argument"),
+        pytest.param(SINGLE_QUORUM, QUORUM, 800, id="an argument"),
         pytest.param(CLASSIC, QUORUM, 20_000, id="20,000 messages", marks=pytest.mark.soak),
     ],
 )

@@ -136,8 +136,13 @@ class Traffic:
                 connection = connect(self.address)
                 try:
                     self._consume_on(connection)
-                except (amqp.exceptions.NotFound, amqp.exceptions.ConsumerCancelled):
-                    # The queue is gone for a moment: a worker comes back, and so does this.
+                except (
+                    amqp.exceptions.NotFound,
+                    amqp.exceptions.ConsumerCancelled,
+                    amqp.exceptions.InternalError,
+                ):
+                    # The queue is gone for a moment, or about to go, to which RabbitMQ may say
+                    # 541: a worker comes back, and so does this.
                     self.cancelled += 1
                 finally:
                     connection.release()

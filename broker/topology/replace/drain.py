@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from broker.errors import ProvisioningFailed
-from broker.topology.replace.moves import move
+from broker.topology.replace.moves import GetRefused, move
 from broker.topology.replace.shovel import move_by_shovel
 from broker.topology.replace.site import Site
 
@@ -90,20 +90,28 @@ def drain(site: Site, queues: Mapping[str, str], *, refuses: bool = False) -> in
     moved = 0
     began = told = progress = time.monotonic()
     quiet_since: float | None = None
-    seen: list[Mapping[str, int] | None] = []
+    seen: object = None
     while True:
-        waiting = False
+        waiting: dict[str, int] = {}
         for queue, exchange in queues.items():
             ready = site.ready(queue)
             if ready is None or not ready.messages:
                 continue
-            waiting = True
-            if not ready.consumers or time.monotonic() - began > CONSUMERS_FIRST_S:
+            waiting[queue] = ready.messages
+            if ready.consumers and time.monotonic() - began < CONSUMERS_FIRST_S:
+                continue
+            try:
                 moved += empty(site, queue, exchange, refuses=refuses)
+            except GetRefused:
+                # Its consumer has to finish what waits; where it has none, a shovel can be one.
+                if not ready.consumers:
+                    if not move_by_shovel(site, queue, exchange):
+                        raise
+                    moved += ready.messages
         counts = [_counts(site, queue) for queue in queues]
         now = time.monotonic()
-        if counts != seen or waiting:
-            seen, progress = counts, now
+        if (counts, waiting) != seen:
+            seen, progress = (counts, waiting), now
         if waiting or any(each is None or any(each.values()) for each in counts):
             quiet_since = None
         else:

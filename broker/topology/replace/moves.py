@@ -26,6 +26,10 @@ CONFIRM_TIMEOUT_S = 60.0
 RETRY_S = 0.5
 
 
+class GetRefused(ProvisioningFailed):
+    """A quorum queue with a single active consumer gives messages to consumers only."""
+
+
 def move(
     site: Site,
     source: str,
@@ -49,6 +53,7 @@ def move(
         How many were moved.
 
     Raises:
+        GetRefused: only consumers get messages of this queue.
         ProvisioningFailed: a message cannot be moved; it stays where it is.
         Unreachable, AccessRefused: see `broker.errors`.
     """
@@ -159,9 +164,10 @@ def _explained(site: Site, source: str) -> Iterator[None]:
                         f" {source!r}: {exc.reply_text}; give it the rights read on the queue and"
                         " write on exchanges that begin with rabbitry.replace."
                     ) from exc
-                raise ProvisioningFailed(
+                locked = isinstance(exc, amqp.exceptions.ResourceLocked)
+                raise (GetRefused if locked else ProvisioningFailed)(
                     f"the messages of queue {source!r} cannot be moved: {exc.reply_text}"
-                    + _advice(exc),
+                    + _advice(str(exc.reply_text), locked=locked),
                     object=f"queue {source!r}",
                     reason=str(exc.reply_text),
                 ) from exc
@@ -169,15 +175,9 @@ def _explained(site: Site, source: str) -> Iterator[None]:
         raise Unreachable(f"RabbitMQ at {site.address.host} does not confirm in time") from exc
 
 
-def _advice(exc: Any) -> str:
-    if isinstance(exc, _locked()):
+def _advice(reason: str, *, locked: bool) -> str:
+    if locked:
         return "; enable the plugin rabbitmq_shovel, which can, or let a consumer drain it"
-    if "user_id" in str(exc.reply_text):
+    if "user_id" in reason:
         return "; give the user the tag impersonator, so that it may move messages of others"
     return ""
-
-
-def _locked() -> Any:
-    import amqp.exceptions
-
-    return amqp.exceptions.ResourceLocked
