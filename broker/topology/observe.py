@@ -108,7 +108,8 @@ def read_effective(management: Management, vhost: str) -> Mapping[str, Mapping[s
 def _vhosts(management: Management, vhost: str) -> Iterator[Object]:
     # The list, since reading a single virtual host takes an administrator.
     for answer in management.get("vhosts"):
-        if answer["name"] == vhost:
+        # One that is being deleted has no name any more.
+        if answer.get("name") == vhost:
             # What has never been set is "undefined" or missing, and means classic queues.
             default = answer.get("default_queue_type")
             yield Object(
