@@ -16,6 +16,7 @@ from broker.topology.objects import (
     BINDING,
     EXCHANGE,
     OPERATOR_POLICY,
+    PARTIAL,
     PERMISSION,
     POLICY,
     QUEUE,
@@ -123,8 +124,8 @@ def _change(management: Management, there: Look, identity: Identity, expected: E
     after = Object(identity, attributes)
     write(Change("update", identity, before, after), there.desired.vhost, management)
     wanted = there.desired.objects[identity].attributes
-    # Of a virtual host only what the file says counts.
-    if identity.kind == VHOST and attribute not in wanted:
+    # Of a virtual host and of a user only what the file says counts.
+    if identity.kind in PARTIAL and attribute not in wanted:
         return
     expected.changes["update", identity] = {attribute}
 
