@@ -31,7 +31,7 @@ def test_the_definitions_of_a_large_broker_go_round(
     rabbitmq: RabbitMQ, vhost: str, rabbitry: Run, tmp_path: Path, source: str
 ) -> None:
     prefix = f"large-{uuid4().hex[:8]}-"
-    found = definitions(1000, vhost=vhost, users=prefix)
+    found = definitions(600, vhost=vhost, users=prefix)
     path, written = tmp_path / "definitions.json", tmp_path / "topology.yaml"
     path.write_text(json.dumps(found))
     with Management(rabbitmq.address(vhost)) as management:
