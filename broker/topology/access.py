@@ -57,7 +57,8 @@ class User(Strict):
     hashing_algorithm: HashingAlgorithm = "rabbit_password_hashing_sha256"
     """How `password_hash` was made, or `password` is hashed."""
     tags: list[str] | None = None
-    """RabbitMQ's tags, such as management or administrator; those of the role when not given."""
+    """RabbitMQ's tags, such as management or administrator; those of the role when not given, or
+    none."""
     role: Role | None = None
     """What it does with the jobs of this file: tags and permissions follow."""
     jobs: list[str] | None = None

@@ -58,10 +58,10 @@ def _user(
 ) -> Object:
     path = ("users", name)
     attributes: dict[str, Any] = {}
-    tags = user.tags if user.tags is not None else role_tags
-    if tags is not None:
-        # A set to RabbitMQ: their order means nothing.
-        attributes["tags"] = sorted(set(references.resolved(tags, (*path, "tags"))))
+    # Always compared: a tag that somebody gave by hand makes an administrator of a worker.
+    tags = user.tags if user.tags is not None else role_tags or ()
+    # A set to RabbitMQ: their order means nothing.
+    attributes["tags"] = sorted(set(references.resolved(tags, (*path, "tags"))))
     password: str | None = None
     if user.password_hash is not None:
         attributes["password_hash"] = references.resolved(
