@@ -229,7 +229,9 @@ def whole_documents(
         "shovels": draw(st.dictionaries(names, _shovel, max_size=1)),
         "federation": {
             "upstreams": upstreams,
-            "upstream_sets": {"set": [{"upstream": name} for name in upstreams]}
+            "upstream_sets": {
+                "set": [{"upstream": name.replace("${", "$${")} for name in upstreams]
+            }
             if upstreams
             else {},
         },
