@@ -141,7 +141,7 @@ def killed_after_each_step(path: Path, env: dict[str, str], steps: int) -> None:
 
 
 def run(path: Path, env: dict[str, str], when: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(path), when],
         env={**env, "PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=ROOT,
@@ -150,6 +150,9 @@ def run(path: Path, env: dict[str, str], when: str) -> subprocess.CompletedProce
         timeout=120,
         check=False,
     )
+    # Shown by `pytest -rP`.
+    print(done.stdout)  # noqa: T201
+    return done
 
 
 def close(traffic: Traffic, management: Management, topology: Topology) -> None:

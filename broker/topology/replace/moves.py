@@ -20,7 +20,9 @@ from broker.topology.replace.site import Site
 # mover was killed between the confirm and the ack it is there twice. RabbitMQ's own mark does
 # not outlive a move.
 REDELIVERED = "rabbitry-redelivered"
-BATCH = 100
+# Each message that was got is acked by a command of its own, and of more than 32 that are not
+# applied yet RabbitMQ's channel keeps the rest: they would come back when it closes.
+BATCH = 25
 CONFIRM_TIMEOUT_S = 60.0
 # Between attempts at a queue that is full.
 RETRY_S = 0.5
