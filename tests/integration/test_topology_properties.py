@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from broker.topology.drift import find_drift
 from broker.topology.export.emit import to_yaml
 from tests.integration.drifting import drift_one
 from tests.integration.whole import environment, forget, site
@@ -63,6 +64,17 @@ def drift_is_named(
                 for change in found.plan.changes
             } == expected.changes
             assert set(found.plan.unmanaged) == expected.unmanaged
+            words = {"create": "deleted", "update": "changed"}
+            assert {
+                (each.what, each.identity): {
+                    difference.attribute for difference in each.differences
+                }
+                for each in find_drift(found)
+                if each.what != "added"
+            } == {
+                (words[action], identity): attributes
+                for (action, identity), attributes in expected.changes.items()
+            }
         finally:
             forget(here.management, here.vhost, PREFIX)
 
