@@ -29,7 +29,8 @@ test: $(STAMP) ## all tests; those that need a RabbitMQ find or start one
 	@$(BIN)/pytest
 
 soak: $(STAMP) ## the tests that take long
-	@$(BIN)/pytest -m soak
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m soak
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/unit
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

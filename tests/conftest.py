@@ -14,12 +14,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from broker.management import Management
 from tests.rabbitmq import NoRabbitMQ, RabbitMQ, find, home_of_run
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "tests" / "unit"
+
+# Enough for every commit; `make soak` looks longer (HYPOTHESIS_PROFILE=thorough).
+settings.register_profile("quick", max_examples=30)
+settings.register_profile("thorough", max_examples=500)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 FOUND = pytest.StashKey[RabbitMQ]()
 MISSING = pytest.StashKey[str]()

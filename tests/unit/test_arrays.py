@@ -35,7 +35,7 @@ SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 
 
 @given(hnp.arrays(dtype=DTYPES, shape=SHAPES))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_any_array_without_objects_comes_back_bit_for_bit(array: np.ndarray) -> None:
     assert_same(travelled(array), array)
 
@@ -131,7 +131,7 @@ def same(one: object, other: object) -> bool:
 
 
 @given(VALUES, st.sampled_from(["json", "msgpack"]))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_any_value_with_arrays_within_comes_back_the_same(value: object, serializer: str) -> None:
     body = encode(value, serializer=serializer)
     assert same(decode(body.content, body.content_type), value)
@@ -169,7 +169,7 @@ GOOD = encode([np.arange(3), {"b": np.zeros((2, 2))}]).content
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 def test_a_damaged_body_is_an_error_or_a_value_never_anything_else(at: int, byte: int) -> None:
     damaged = GOOD[:at] + bytes([byte]) + GOOD[at + 1 :]
     try:
@@ -179,7 +179,7 @@ def test_a_damaged_body_is_an_error_or_a_value_never_anything_else(at: int, byte
 
 
 @given(st.integers(0, len(GOOD) - 1))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_a_body_that_is_cut_short_is_an_error(size: int) -> None:
     with pytest.raises(InvalidMessage):
         decode(GOOD[:size], ARRAYS_JSON)

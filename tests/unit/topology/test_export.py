@@ -70,7 +70,6 @@ def of(**sections: Any) -> Desired:
 
 @given(whole_documents())
 @settings(
-    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -217,7 +217,7 @@ def test_no_name_breaks_a_drawing(name: str) -> None:
     assert dot(found).count("\n") == 6
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(whole_documents())
 def test_every_topology_can_be_linted_routed_explained_and_drawn(document: dict[str, Any]) -> None:
     found = Topology.model_validate(document)
