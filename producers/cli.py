@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -34,6 +35,18 @@ class Duration(click.ParamType[float]):
             return parse_duration(str(value)).total_seconds()
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
+
+
+def _job_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what names one job: its name, arguments, id and priority."""
+    for option in (
+        click.option("--priority", type=int, help="0-31.  [default: the job's]"),
+        click.option("--id", "id_", metavar="ID", help="The message's id.  [default: made up]"),
+        click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]..."),
+        click.argument("name"),
+    ):
+        function = option(function)
+    return function
 
 
 @click.group()
@@ -92,10 +105,7 @@ Examples:
 KEY=VALUE is JSON where it parses, else text; KEY=@FILE.csv:COLUMN and KEY=@FILE.npy read an
 array. Exit code 5: unroutable or rejected; 6: nobody knows.""",
 )
-@click.argument("name")
-@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--id", "id_", metavar="ID", help="The message's id.  [default: made up]")
-@click.option("--priority", type=int, help="0-31.  [default: the job's]")
+@_job_options
 @click.option(
     "--deadline", type=Duration(), help="After it nobody wants the job: 5m.  [default: the job's]"
 )
@@ -161,10 +171,7 @@ Examples:
 KEY=VALUE is JSON where it parses, else text; KEY=@FILE.csv:COLUMN and KEY=@FILE.npy read an
 array. Exit code 1: the task raised; 6: no reply in time.""",
 )
-@click.argument("name")
-@click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--id", "id_", metavar="ID", help="The message's id.  [default: made up]")
-@click.option("--priority", type=int, help="0-31.  [default: the job's]")
+@_job_options
 @click.option(
     "--timeout",
     type=Duration(),
