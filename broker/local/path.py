@@ -17,6 +17,7 @@ from broker.local.state import Home, Node, State
 from broker.local.way import Say, Unavailable
 
 OLDEST = (4, 0)
+PROBE_MARKER = "RABBITRY_VERSION_PROBE"
 # Debian's command on the PATH changes to the user rabbitmq; the server itself stands here.
 _DEBIAN = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
@@ -70,7 +71,7 @@ def _version(server: Path) -> tuple[int, ...]:
             done = subprocess.run(
                 [str(control), "version"],
                 # A home of its own: the command would write a cookie into the user's.
-                env={**os.environ, "HOME": home},
+                env={**os.environ, "HOME": home, PROBE_MARKER: home},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -78,6 +79,9 @@ def _version(server: Path) -> tuple[int, ...]:
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise Unavailable(f"{control} does not say its version: {exc}") from exc
+        finally:
+            # It may leave Erlang's port mapper behind where none was running.
+            stop(PROBE_MARKER, home, grace_s=2)
     match = re.search(r"(\d+)\.(\d+)\.(\d+)", done.stdout)
     if match is None:
         raise Unavailable(f"{control} does not say its version: {(done.stderr or '').strip()}")

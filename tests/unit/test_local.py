@@ -16,6 +16,7 @@ from broker.local import ports
 from broker.local.process import Process, marked, stop
 from broker.local.state import Home, Node, Ports, State, load, private_url, save
 from broker.local.way import Unavailable
+from tests.waiting import until
 
 PORTS = Ports(amqp=20001, management=30001, prometheus=20002, distribution=20003, epmd=20004)
 
@@ -141,8 +142,17 @@ def test_an_old_server_on_the_path_is_passed_over(
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(Unavailable, match=r"3\.13\.7, 4\.0 is the oldest"):
         OnPath().prepare(home, lambda text, fraction=None: None)
-    (tmp_path / "rabbitmqctl").write_text("#!/bin/sh\necho 4.1.0\n")
+    # What the command leaves running, as Erlang's port mapper, is ended.
+    left = tmp_path / "left"
+    (tmp_path / "rabbitmqctl").write_text(
+        f"#!/bin/sh\nsleep 600 >/dev/null 2>&1 &\necho $! > {left}\necho 4.1.0\n"
+    )
     OnPath().prepare(home, lambda text, fraction=None: None)
+    until(
+        lambda: Process.of(int(left.read_text())) is None,
+        timeout_s=5,
+        what="the process that was left behind to end",
+    )
 
 
 def test_without_any_engine_that_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
