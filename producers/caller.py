@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -175,17 +175,11 @@ class Caller:
         if contract is None:
             contract = self._contracts[job.name] = contract_of(self.topology, job.name)
         contract.check(job.args, job.kwargs)
+        deadline_s = timeout_s if job.deadline_s is None else min(job.deadline_s, timeout_s)
         message = job_message(
             contract,
-            Job(
-                job.name,
-                job.args,
-                job.kwargs,
-                id=job.id,
-                priority=job.priority,
-                deadline_s=timeout_s if job.deadline_s is None else min(job.deadline_s, timeout_s),
-                headers=job.headers,
-            ),
+            # The reply finds its call by the message's own id.
+            replace(job, deadline_s=deadline_s, correlation_id=None),
             published_ms=round(self._clock() * 1000),
             reply_to=DIRECT_REPLY_TO,
             serializer=self._serializer,
