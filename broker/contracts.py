@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,12 @@ class Job:
         id: unique; made up where it is None.
         priority: 0-31; None means the contract's.
         deadline_s: seconds from publishing after which nobody wants it; None means the contract's.
+        delay_s: seconds from publishing before it may reach its queue; RabbitMQ holds it.
+        eta: the time before which it may not reach its queue, with a time zone; instead of
+            `delay_s`.
         correlation_id: None means the id.
         headers: the producer's own, beside Celery's and ours.
+        compression: of the body, by kombu's names such as ``gzip``; None sends it as it is.
     """
 
     name: str = field(kw_only=False)
@@ -38,8 +43,11 @@ class Job:
     id: str | None = None
     priority: int | None = None
     deadline_s: float | None = None
+    delay_s: float | None = None
+    eta: datetime | None = None
     correlation_id: str | None = None
     headers: Mapping[str, Any] | None = None
+    compression: str | None = None
 
 
 @dataclass(frozen=True)
