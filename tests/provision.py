@@ -12,6 +12,7 @@ from broker.topology.apply import apply
 from broker.topology.compile import compile_topology
 from broker.topology.observe import observe
 from broker.topology.plan import make_plan
+from tests.rabbitmq import RabbitMQ
 
 REFERENCE = Path(__file__).resolve().parents[1] / "topology.yaml"
 
@@ -52,6 +53,14 @@ workers:
 """
 
 
+def reference_for(rabbitmq: RabbitMQ) -> str:
+    """Return the reference topology, for the version of RabbitMQ that is there."""
+    asked = 'requires: "4.3"'
+    text = REFERENCE.read_text()
+    assert asked in text
+    return text if rabbitmq.knows("4.3") else text.replace(asked, 'requires: "4.0"')
+
+
 def topology_of(folder: Path, text: str = QUICK) -> tuple[Topology, Path]:
     """Write a topology file into a folder and read it."""
     path = folder / "topology.yaml"
@@ -62,7 +71,8 @@ def topology_of(folder: Path, text: str = QUICK) -> tuple[Topology, Path]:
 def provision(topology: Topology, address: Address) -> None:
     """Apply a topology to the virtual host of an address."""
     with Management(address) as management:
-        desired = compile_topology(topology, vhost=address.vhost_name)
+        version = management.version()
+        desired = compile_topology(topology, vhost=address.vhost_name, version=version)
         plan = make_plan(desired, observe(management, desired.vhost))
         outcome = apply(plan, management)
     assert outcome.complete, outcome.document()

@@ -14,7 +14,7 @@ from broker.connection import Address
 from broker.errors import RabbitryError
 from broker.local.state import Home
 from broker.local.way import Say
-from broker.management import Management
+from broker.management import Management, version_key
 
 URL_VARIABLE = "RABBITRY_TEST_URL"
 MANAGEMENT_URL_VARIABLE = "RABBITRY_TEST_MANAGEMENT_URL"
@@ -48,6 +48,10 @@ class RabbitMQ:
         """Return its address, in a virtual host where one is named."""
         address = Address.parse(self.base_url, management_url=self.management_url)
         return address if vhost is None else address.with_vhost(vhost)
+
+    def knows(self, since: str) -> bool:
+        """Say whether it is of a version or newer: what it lacks, tests ask for otherwise."""
+        return version_key(self.version) >= version_key(since)
 
     def url(self, vhost: str | None = None) -> str:
         """Return its AMQP URL, password included."""

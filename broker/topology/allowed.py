@@ -191,7 +191,7 @@ def _check_features(changes: Iterable[Change], management: Management) -> None:
     if not transient:
         return
     for feature in management.get("deprecated-features"):
-        if feature["name"] == _TRANSIENT and feature["state"] == "denied":
+        if feature["name"] == _TRANSIENT and feature.get("state") == "denied":
             raise UnsupportedBroker(
                 f"RabbitMQ denies {transient[0]}: it is not durable, and queues that are neither"
                 f" durable nor exclusive ({_TRANSIENT}) are switched off; write `durable: true`,"

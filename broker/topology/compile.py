@@ -29,7 +29,14 @@ from broker.topology.objects import (
 from broker.topology.operation import OperatorPolicy, Policy
 from broker.topology.policies import Settings
 from broker.topology.references import References
-from broker.topology.settings import EXCHANGE_SETTINGS, QUORUM, RETRY_SINCE, SETTINGS, known
+from broker.topology.settings import (
+    EXCHANGE_SETTINGS,
+    PROTECTION_SINCE,
+    QUORUM,
+    RETRY_SINCE,
+    SETTINGS,
+    known,
+)
 from broker.topology.source import DataPath
 from broker.units import milliseconds
 
@@ -38,6 +45,7 @@ def compile_topology(
     topology: Topology,
     *,
     vhost: str | None = None,
+    version: str | None = None,
     secrets: bool = True,
     environ: Mapping[str, str] = os.environ,
 ) -> Desired:
@@ -46,6 +54,7 @@ def compile_topology(
     Args:
         topology: without errors of `lint.check`.
         vhost: the virtual host to use in place of the file's, as a URL may name one.
+        version: RabbitMQ's, for a file that does not say which one it requires.
         secrets: whether to resolve references in users, shovels, federation and parameters;
             without, they stay as they stand, and users have no password.
         environ: the process's environment.
@@ -55,11 +64,15 @@ def compile_topology(
     """
     name = vhost if vhost is not None else topology.vhost.name
     references = References(topology.source, environ if secrets else None)
-    return Desired(topology.name, name, by_identity(_objects(topology, name, references)))
+    requires = topology.broker.requires or version
+    objects = _objects(topology, name, references, requires)
+    return Desired(topology.name, name, by_identity(objects))
 
 
-def _objects(topology: Topology, vhost: str, references: References) -> Iterator[Object]:
-    yield _vhost(topology, vhost)
+def _objects(
+    topology: Topology, vhost: str, references: References, requires: str | None
+) -> Iterator[Object]:
+    yield _vhost(topology, vhost, requires)
     for limit, value in limits_of(topology.limits):
         yield Object(Identity(VHOST_LIMIT, (limit,)), {"value": value}, ("limits",))
     yield from access_objects(topology, references)
@@ -73,12 +86,18 @@ def _objects(topology: Topology, vhost: str, references: References) -> Iterator
         yield _policy(OPERATOR_POLICY, name, operator, ("operator_policies", name))
     for name, policy in topology.policies.items():
         yield _policy(POLICY, name, policy, ("policies", name))
-    yield from generated_policies(topology)
+    yield from generated_policies(topology, version=requires)
     yield from _parameters(topology, references)
 
 
-def generated_policies(topology: Topology) -> Iterator[Object]:
-    """Yield the policies that the settings of queues and exchanges come to."""
+def generated_policies(topology: Topology, *, version: str | None = None) -> Iterator[Object]:
+    """Yield the policies that the settings of queues and exchanges come to.
+
+    Args:
+        topology: the topology.
+        version: RabbitMQ's, where the topology requires none; None is the newest.
+    """
+    requires = topology.broker.requires or version
     settings = Settings(topology.name)
     for name, exchange in topology.exchanges.items():
         definition = {
@@ -88,12 +107,12 @@ def generated_policies(topology: Topology) -> Iterator[Object]:
         }
         settings.add(name, type="exchange", definition=definition)
     for name, queue in topology.queues.items():
-        definition = policy_definition(queue, requires=topology.broker.requires)
+        definition = policy_definition(queue, requires=requires)
         settings.add(name, type=queue.type, definition=definition)
     yield from settings.policies()
 
 
-def _vhost(topology: Topology, name: str) -> Object:
+def _vhost(topology: Topology, name: str, requires: str | None) -> Object:
     # Only what the file says is compared later: several files may share a virtual host.
     said = topology.vhost.model_fields_set - {"name"}
     attributes: dict[str, Any] = {
@@ -101,6 +120,8 @@ def _vhost(topology: Topology, name: str) -> Object:
         for key in ("default_queue_type", "description", "tags", "protected_from_deletion")
         if key in said and getattr(topology.vhost, key) is not None
     }
+    if not known(PROTECTION_SINCE, requires):
+        attributes.pop("protected_from_deletion", None)
     if "tags" in attributes:
         # A set to RabbitMQ: their order means nothing.
         attributes["tags"] = sorted(set(attributes["tags"]))

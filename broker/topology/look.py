@@ -15,6 +15,7 @@ from broker.topology.observe import observe
 from broker.topology.obsolete import Consent
 from broker.topology.ownership import Records, read_records
 from broker.topology.plan import candidates, make_plan
+from broker.topology.versions import losses, refuse_harmful
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +40,23 @@ def look(topology: Topology, management: Management, *, consent: Consent | None 
         TopologyError: a variable in the file is not set.
         UnsupportedBroker, Unreachable, AccessRefused: see `broker.errors`.
     """
+    version = management.require(topology.broker.requires)
+    refuse_harmful(topology, version)
     # The virtual host of the address: one that the URL names wins over the file's.
-    desired = compile_topology(topology, vhost=management.address.vhost_name)
+    desired = compile_topology(topology, vhost=management.address.vhost_name, version=version)
     records = read_records(management, desired.vhost, desired.owner)
     observed = observe(
         management,
         desired.vhost,
-        requires=topology.broker.requires,
+        version=version,
         named={*desired.objects, *records.own.objects},
     )
     plan = make_plan(desired, observed, records=records, consent=consent)
     if names := candidates(plan):
         counts = count_queues(management, names)
         plan = make_plan(desired, observed, records=records, consent=consent, counts=counts)
+    if topology.broker.requires is None:
+        plan = replace(plan, warnings=(*plan.warnings, *losses(topology, version)))
     if records.known:
         warnings = (*plan.warnings, *_interrupted(plan, management))
         plan = replace(plan, warnings=warnings)

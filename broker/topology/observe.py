@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from broker.errors import AccessRefused, BrokerUnavailable
 from broker.management import Management
+from broker.topology.effective import Policies, merged
 from broker.topology.objects import (
     BINDING,
     EXCHANGE,
@@ -35,6 +37,7 @@ from broker.topology.settings import BUILT_IN_EXCHANGES
 _KINDS = (VHOST_LIMIT, EXCHANGE, OPERATOR_POLICY, POLICY, QUEUE, BINDING)
 # In the virtual host, but for an administrator's eyes: read where anybody named one.
 _GUARDED = (PERMISSION, TOPIC_PERMISSION)
+_EFFECTIVE = "effective_policy_definition"
 
 
 def observe(
@@ -42,6 +45,7 @@ def observe(
     vhost: str,
     *,
     requires: str | None = None,
+    version: str | None = None,
     named: Collection[Identity] = (),
 ) -> Observed:
     """Read a virtual host: nine requests, however much is in it, and at most five more.
@@ -50,6 +54,7 @@ def observe(
         management: the management API.
         vhost: name of the virtual host, which need not exist.
         requires: the least version of RabbitMQ that will do.
+        version: RabbitMQ's, where it has been asked for already.
         named: what the topology or its record names. Users, their limits and global parameters
             live beside the virtual hosts: of these only the named ones are looked at.
             Permissions are read where any is named, since that takes an administrator.
@@ -58,7 +63,7 @@ def observe(
         UnsupportedBroker: RabbitMQ is too old.
         Unreachable, AccessRefused, BrokerUnavailable: see `broker.errors`.
     """
-    version = management.require(requires)
+    version = version or management.require(requires)
     asked = {identity.kind for identity in named}
     objects = dict(read_kind(management, vhost, VHOST))
     effective: dict[str, Mapping[str, Any]] = {}
@@ -67,7 +72,7 @@ def observe(
             if kind == QUEUE:
                 answers = _queue_answers(management, vhost)
                 objects |= by_identity(map(_queue, answers))
-                effective = _effective(answers)
+                effective = _effective(answers, objects)
             else:
                 objects |= read_kind(management, vhost, kind)
         objects |= _read_parameters(management, vhost, needed=PARAMETER in asked)
@@ -102,7 +107,11 @@ def read_kind(management: Management, vhost: str, kind: str) -> Objects:
 
 def read_effective(management: Management, vhost: str) -> Mapping[str, Mapping[str, Any]]:
     """Return the policy settings in force on each queue, by its name."""
-    return _effective(_queue_answers(management, vhost))
+    answers = _queue_answers(management, vhost)
+    if all(_EFFECTIVE in answer for answer in answers):
+        return _effective(answers, {})
+    policies = read_kind(management, vhost, POLICY)
+    return _effective(answers, {**policies, **read_kind(management, vhost, OPERATOR_POLICY)})
 
 
 def _vhosts(management: Management, vhost: str) -> Iterator[Object]:
@@ -241,9 +250,18 @@ def _queue(answer: Mapping[str, Any]) -> Object:
     return Object(Identity(QUEUE, (answer["name"],)), attributes)
 
 
-def _effective(answers: list[dict[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    # An empty definition comes as an empty list.
-    return {answer["name"]: answer.get("effective_policy_definition") or {} for answer in answers}
+def _effective(answers: list[dict[str, Any]], policies: Objects) -> dict[str, Mapping[str, Any]]:
+    if all(_EFFECTIVE in answer for answer in answers):
+        # An empty definition comes as an empty list.
+        return {answer["name"]: answer[_EFFECTIVE] or {} for answer in answers}
+    # RabbitMQ 4.0 tells which policy is in force, not what comes of it.
+    of_operators = Policies({i: each for i, each in policies.items() if i.kind == OPERATOR_POLICY})
+    found: dict[str, Mapping[str, Any]] = {}
+    for answer in answers:
+        policy = policies.get(Identity(POLICY, (answer.get("policy") or "",)))
+        match = of_operators.of(answer["name"], str(_queue(answer).attributes["type"]))
+        found[answer["name"]] = merged(replace(match, policies=(policy,) if policy else ()))
+    return found
 
 
 def _bindings(management: Management, vhost: str) -> Iterator[Object]:
@@ -276,4 +294,12 @@ def _binding_answers(management: Management, vhost: str) -> list[dict[str, Any]]
                 " one has ~ in its routing key and arguments; an administrator can still read"
                 " them, so run this as one"
             ) from exc
+        except BrokerUnavailable as again:
+            if type(again) is not BrokerUnavailable:
+                raise
+            raise BrokerUnavailable(
+                f"RabbitMQ cannot list the bindings of virtual host {vhost!r} ({exc}), nor export"
+                " them: probably one has ~ in its routing key and arguments, over which one older"
+                " than 4.3 fails; unbind it by a client that knows it, or upgrade RabbitMQ"
+            ) from again
     return answers

@@ -8,6 +8,7 @@ the queue at all (https://www.rabbitmq.com/docs/parameters#policies).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,7 +51,8 @@ def known(since: str, requires: str | None) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, int]:
-    major, minor, *_ = (*version.split("."), "0")
+    # As a file says it, such as "4", or as RabbitMQ does, such as "4.3.0-rc.1".
+    major, minor, *_ = (*re.findall(r"[0-9]+", version), "0")
     return int(major), int(minor)
 
 
@@ -114,6 +116,10 @@ EXCHANGE_SETTINGS: Mapping[str, str] = {
 
 # The version of RabbitMQ that first delays a redelivery.
 RETRY_SINCE = "4.3"
+# The version that first protects a virtual host from deletion.
+PROTECTION_SINCE = "4.1"
+# Before it every list of bindings fails over one with ~ in its key and arguments (4.0: live).
+TILDE_SINCE = "4.3"
 
 # Groups of several policy keys, compiled in `broker.topology.compile`.
 GROUPS: Mapping[str, frozenset[str]] = {

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
-from broker.errors import AccessRefused, ProvisioningFailed
+from broker.connection import connect
+from broker.errors import AccessRefused, BrokerUnavailable, ProvisioningFailed, TopologyError
 from broker.management import Management
 from broker.topology import Topology
 from broker.topology.apply import Outcome, apply
 from broker.topology.compile import compile_topology
-from broker.topology.load import load
-from broker.topology.observe import observe
+from broker.topology.look import look
+from broker.topology.observe import observe, read_effective
 from broker.topology.plan import Plan, make_plan
+from tests.provision import reference_for, topology_of
+from tests.rabbitmq import RabbitMQ
 
 ODD_NAMES = [
     "a/b",
@@ -57,7 +60,9 @@ def topology(**sections: Any) -> Topology:
 
 def plan(found: Topology, management: Management) -> Plan:
     vhost = management.address.vhost_name
-    return make_plan(compile_topology(found, vhost=vhost), observe(management, vhost))
+    version = management.version()
+    desired = compile_topology(found, vhost=vhost, version=version)
+    return make_plan(desired, observe(management, vhost, version=version))
 
 
 def applied(found: Topology, management: Management) -> Outcome:
@@ -76,20 +81,25 @@ def test_after_apply_the_plan_is_empty(management: Management) -> None:
     assert apply(again, management) == Outcome()
 
 
-def test_the_settings_are_in_force_on_the_queue(management: Management, vhost: str) -> None:
+def test_the_settings_are_in_force_on_the_queue(
+    rabbitmq: RabbitMQ, management: Management, vhost: str
+) -> None:
     applied(topology(**BANDS), management)
-    queues = {queue["name"]: queue for queue in management.get("queues", vhost, disable_stats=True)}
-    assert queues["jobs.high"]["effective_policy_definition"] == {
-        "dead-letter-exchange": "dead",
-        "dead-letter-strategy": "at-least-once",
+    delays = {
         "delayed-retry-max": 60000,
         "delayed-retry-min": 1000,
         "delayed-retry-type": "failed",
+    }
+    in_force = read_effective(management, vhost)
+    assert in_force["jobs.high"] == {
+        "dead-letter-exchange": "dead",
+        "dead-letter-strategy": "at-least-once",
         "delivery-limit": 5,
         "max-length": 1000,
         "overflow": "reject-publish",
+        **(delays if rabbitmq.knows("4.3") else {}),
     }
-    assert not queues["jobs.dead"]["effective_policy_definition"]
+    assert in_force["jobs.dead"] == {}
 
 
 def test_the_virtual_host_is_created_with_its_type(rabbitmq: Any) -> None:
@@ -132,26 +142,40 @@ def test_odd_names_go_round(management: Management, vhost: str, name: str) -> No
     )
     applied(found, management)
     assert plan(found, management).same
-    in_force = {
-        queue["name"]: dict(queue["effective_policy_definition"] or {})
-        for queue in management.get("queues", vhost, disable_stats=True)
-    }
+    in_force = read_effective(management, vhost)
     assert in_force == {name: {"max-length": 5}, f"{name}2": {}}
 
 
-def test_a_tilde_in_a_key_with_arguments_does_not_stop_the_plan(management: Management) -> None:
-    binding = {"exchange": "amq.topic", "routing_key": "a~b", "arguments": {"own": 1}}
-    found = topology(queues={"q": {"bindings": [binding]}})
-    applied(found, management)
-    assert plan(found, management).same
+TILDE = {"exchange": "amq.topic", "routing_key": "a~b", "arguments": {"own": 1}}
 
 
-def test_only_an_administrator_reads_such_a_binding(
-    user: Callable[..., Management], management: Management
+def test_a_tilde_in_a_key_with_arguments_does_not_stop_the_plan(
+    rabbitmq: RabbitMQ, management: Management, vhost: str
 ) -> None:
-    binding = {"exchange": "amq.topic", "routing_key": "a~b", "arguments": {"own": 1}}
-    found = topology(queues={"q": {"bindings": [binding]}})
-    applied(found, management)
+    found = topology(queues={"q": {"bindings": [TILDE]}})
+    if rabbitmq.knows("4.3"):
+        applied(found, management)
+        assert plan(found, management).same
+    else:
+        with pytest.raises(TopologyError, match="cannot bear a binding with ~ and arguments"):
+            look(found, management)
+        assert management.get("queues", vhost) == []
+
+
+def test_such_a_binding_that_somebody_cannot_read_is_told(
+    rabbitmq: RabbitMQ, user: Callable[..., Management], management: Management, vhost: str
+) -> None:
+    management.put("queues", vhost, "q", body={"durable": True})
+    connection = connect(management.address)
+    try:
+        connection.default_channel.queue_bind("q", "amq.topic", "a~b", arguments={"own": 1})
+    finally:
+        connection.release()
+    found = topology(queues={"q": {"bindings": [TILDE]}})
+    if not rabbitmq.knows("4.3"):
+        with pytest.raises(BrokerUnavailable, match=r"~ in its routing key .* older than 4\.3"):
+            plan(found, management)
+        return
     with (
         user("policymaker") as client,
         pytest.raises(AccessRefused, match=r"~ in its routing key .* administrator"),
@@ -288,10 +312,7 @@ def test_a_changed_setting_moves_to_another_policy_and_the_old_one_goes(
     found = topology(queues={"a": {"max_length": 7}, "b": {"max_length": 6}})
     applied(found, management)
     assert {each["pattern"] for each in management.get("policies", vhost)} == {"^(a)$", "^(b)$"}
-    in_force = {
-        queue["name"]: queue["effective_policy_definition"]
-        for queue in management.get("queues", vhost, disable_stats=True)
-    }
+    in_force = read_effective(management, vhost)
     assert in_force == {"a": {"max-length": 7}, "b": {"max-length": 6}}
 
 
@@ -330,8 +351,11 @@ def test_what_rabbitmq_cannot_change_is_left_with_the_reason_and_nothing_is_lost
     assert [each["payload"] for each in got] == ["kept"]
 
 
-def test_a_204_without_a_change_is_found_out(management: Management, vhost: str) -> None:
-    exchange = {"type": "x-modulus-hash", "arguments": {"hash-header": "a"}}
+def test_a_204_without_a_change_is_found_out(
+    rabbitmq: RabbitMQ, management: Management, vhost: str
+) -> None:
+    type_ = "x-modulus-hash" if rabbitmq.knows("4.3") else "x-local-random"
+    exchange = {"type": type_, "arguments": {"hash-header": "a"}}
     there = topology(exchanges={"x": exchange})
     applied(there, management)
     wanted = topology(exchanges={"x": {**exchange, "arguments": {"hash-header": "b"}}})
@@ -435,7 +459,9 @@ def test_a_user_without_the_tag_cannot_even_plan(user: Callable[..., Management]
         plan(topology(**BANDS), client)
 
 
-def test_the_reference_file_applies(management: Management) -> None:
-    found = load(Path(__file__).parents[2] / "topology.yaml")
+def test_the_reference_file_applies(
+    rabbitmq: RabbitMQ, management: Management, tmp_path: Path
+) -> None:
+    found, _ = topology_of(tmp_path, reference_for(rabbitmq))
     applied(found, management)
     assert plan(found, management).same

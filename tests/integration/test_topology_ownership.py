@@ -26,9 +26,11 @@ from broker.topology.drift import find_drift
 from broker.topology.lock import ApplyLock
 from broker.topology.look import Look, look
 from broker.topology.objects import BINDING, EXCHANGE, POLICY, QUEUE, Identity
+from broker.topology.observe import read_effective
 from broker.topology.obsolete import Consent
 from broker.topology.ownership import LOCK_NAME, read_record
 from broker.topology.saved import SavedPlan
+from tests.rabbitmq import RabbitMQ
 
 Wait = Callable[[Callable[[], Any]], Any]
 
@@ -177,9 +179,7 @@ def test_without_prune_it_is_left_with_its_settings(management: Management, vhos
     }
     assert "--prune deletes it" in plan.left[0].reason
     applied(fewer, management)
-    queues = management.get("queues", vhost, disable_stats=True)
-    (high,) = (each for each in queues if each["name"] == "high")
-    assert high["effective_policy_definition"]["dead-letter-exchange"] == "dead"
+    assert read_effective(management, vhost)["high"]["dead-letter-exchange"] == "dead"
 
 
 def test_with_prune_own_objects_go_and_the_next_plan_is_empty(management: Management) -> None:
@@ -210,7 +210,7 @@ def test_a_queue_with_messages_stays_with_its_bindings(management: Management) -
 # To RabbitMQ who gets a message from a quorum queue and keeps it is a consumer, too.
 @pytest.mark.parametrize("state", ["unacknowledged", "set aside for a retry", "1 consumer"])
 def test_what_a_passive_declare_does_not_see_keeps_a_queue_too(
-    management: Management, state: str
+    rabbitmq: RabbitMQ, management: Management, state: str
 ) -> None:
     queues = {"q": {"retry": {"delay": "10m"}}}
     applied(topology(queues=queues), management)
@@ -224,11 +224,15 @@ def test_what_a_passive_declare_does_not_see_keeps_a_queue_too(
             message = until(lambda: channel.basic_get("q"))
             if state != "unacknowledged":
                 channel.basic_reject(message.delivery_tag, requeue=True)
-                until(lambda: channel.queue_declare("q", passive=True).message_count == 0)
+                # RabbitMQ before 4.3 sets nothing aside.
+                ready = 0 if rabbitmq.knows("4.3") else 1
+                until(lambda: channel.queue_declare("q", passive=True).message_count == ready)
         # Statistics lag, so the plan may be early; whatever it says, the queue stays.
         plan = look(topology(), management, consent=PRUNE).plan
         outcome = apply(plan, management, consent=PRUNE)
         (queue,) = (each for each in outcome.not_done if each.identity.kind == QUEUE)
+        if state == "set aside for a retry" and not rabbitmq.knows("4.3"):
+            state = "1 ready"
         assert ("1 consumer" if state == "unacknowledged" else state) in queue.hindrance
         assert names(management, "queues") == {"q"}
     finally:
@@ -341,7 +345,10 @@ def test_a_feature_that_rabbitmq_denies_is_said_before_anything_is_written(
     management: Management,
 ) -> None:
     denied = {
-        each["name"] for each in management.get("deprecated-features") if each["state"] == "denied"
+        each["name"]
+        for each in management.get("deprecated-features")
+        # RabbitMQ 4.0 does not tell.
+        if each.get("state") == "denied"
     }
     plan = look(topology(**BANDS), management).plan
     (queue,) = (each for each in plan.changes if each.identity == Identity(QUEUE, ("dead",)))
@@ -486,9 +493,7 @@ def test_a_queue_that_destroy_keeps_keeps_what_it_needs(management: Management, 
         "binding 'dead' to queue 'dead', key '#'",
         "queue 'dead'",
     }
-    queues = management.get("queues", vhost, disable_stats=True)
-    (high,) = (each for each in queues if each["name"] == "high")
-    assert high["effective_policy_definition"]["dead-letter-exchange"] == "dead"
+    assert read_effective(management, vhost)["high"]["dead-letter-exchange"] == "dead"
     assert names(management, "exchanges") >= {"jobs", "dead"}
 
 

@@ -49,7 +49,8 @@ class Site:
         self.path = folder / f"{uuid4().hex}.yaml"
 
     def load(self, document: Mapping[str, Any]) -> Topology:
-        """Write a document as a file and read it."""
+        """Write a document as a file for the RabbitMQ that is there, and read it."""
+        document = {**document, "broker": {"requires": major_minor(self.management.version())}}
         text = to_yaml(escaped(document)).replace(f"$${_REFERRING[1:]}", _REFERRING)
         return self.read(text)
 

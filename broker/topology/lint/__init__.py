@@ -14,6 +14,7 @@ from broker.topology.lint import (
     queues,
     secrets,
     switched_off,
+    versions,
     workers,
 )
 from broker.topology.lint.finding import RULES, Finding, Rule
@@ -32,6 +33,7 @@ def check(topology: Topology) -> list[Finding]:
         *jobs.check_values(topology),
         *workers.check_values(topology),
         *policies.check_values(topology),
+        *versions.check_values(topology),
         *secrets.check_values(topology),
         *switched_off.check_values(topology),
     ]

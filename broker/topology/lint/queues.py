@@ -7,7 +7,7 @@ from typing import Any
 
 from broker.topology.effective import value_of
 from broker.topology.lint.finding import Finding, finding
-from broker.topology.lint.view import View, older_than
+from broker.topology.lint.view import View
 from broker.topology.model import Queue, Topology
 from broker.topology.objects import Object
 from broker.topology.retry import schedule_of
@@ -16,7 +16,6 @@ from broker.topology.settings import (
     CLASSIC,
     GROUPS,
     QUORUM,
-    RETRY_SINCE,
     SETTINGS,
     STREAM,
     stream_age,
@@ -79,7 +78,6 @@ def check_values(topology: Topology) -> Iterator[Finding]:
         yield from _settings(queue, path)
         yield from _arguments(queue, path)
         yield from _dead_lettering(queue, path)
-        yield from _versions(topology, queue, path)
 
 
 def ignored(key: str, value: Any) -> str:
@@ -192,22 +190,6 @@ def _dead_lettering(queue: Queue, path: DataPath) -> Iterator[Finding]:
             f"overflow {queue.overflow} rules out dead-lettering at least once: write overflow:"
             " reject-publish, or dead_letter: {strategy: at-most-once} if messages may be lost",
         )
-
-
-def _versions(topology: Topology, queue: Queue, path: DataPath) -> Iterator[Finding]:
-    since = {name: setting.since for name, setting in SETTINGS.items()} | {"retry": RETRY_SINCE}
-    for name, version in since.items():
-        if getattr(queue, name) in (None, False):
-            continue
-        asked = older_than(topology, version)
-        if asked is not None:
-            yield finding(
-                (*path, name),
-                "needs-version",
-                f"RabbitMQ knows {name} from {version} on, and the file is for {asked}: it is left"
-                f' out; write broker: {{requires: "{version}"}}, or take it away',
-                at_key=True,
-            )
 
 
 # -- what takes the whole file --------------------------------------------------------
