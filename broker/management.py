@@ -150,12 +150,7 @@ class Management:
             UnsupportedBroker: RabbitMQ is older.
         """
         found = self.version()
-        for needed, by in ((OLDEST_VERSION, "rabbitry"), (version, "the topology file")):
-            if needed is not None and version_key(found) < version_key(needed):
-                raise UnsupportedBroker(
-                    f"RabbitMQ at {self.address.management_url} is {found}, {by} requires"
-                    f" {needed} or newer; upgrade it, or name another with --url"
-                )
+        require_version(found, version, at=self.address.management_url)
         return found
 
     # -- the wire ---------------------------------------------------------------------
@@ -249,6 +244,25 @@ class _Answer:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+
+def require_version(found: str, asked: str | None = None, *, at: str) -> None:
+    """Check that a RabbitMQ is new enough.
+
+    Args:
+        found: its version.
+        asked: the least version that the topology asks for, on top of what rabbitry needs.
+        at: its address, without a password.
+
+    Raises:
+        UnsupportedBroker: it is older.
+    """
+    for needed, by in ((OLDEST_VERSION, "rabbitry"), (asked, "the topology file")):
+        if needed is not None and version_key(found) < version_key(needed):
+            raise UnsupportedBroker(
+                f"RabbitMQ at {at} is {found}, {by} requires {needed} or newer; upgrade it, or"
+                " name another with --url"
+            )
 
 
 def version_key(version: str) -> tuple[int, ...]:

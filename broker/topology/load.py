@@ -203,7 +203,8 @@ def _sorted(problems: Iterable[Problem], source: Source) -> list[Problem]:
         other = place.file != source.file
         return other, place.file, place.line or 0, place.column or 0, problem.text
 
-    return sorted(problems, key=order)
+    # `<<: *band` puts one place into several queues: it is said once.
+    return sorted(dict.fromkeys(problems), key=order)
 
 
 def _joined(errors: list[Problem]) -> TopologyError:

@@ -13,7 +13,7 @@ from typing import Any
 
 from broker.connection import Address, connect, translated
 from broker.errors import AccessRefused, BrokerUnavailable, RabbitryError, Unreachable
-from broker.management import Management
+from broker.management import Management, require_version
 from broker.topology.access import User
 from broker.topology.model import Topology
 from broker.topology.references import References
@@ -68,6 +68,7 @@ def verify(
 
     Raises:
         TopologyError: the variable of a password is not set.
+        UnsupportedBroker: RabbitMQ is too old.
         Unreachable, VirtualHostMissing: see `broker.errors`.
     """
     references = References(topology.source, environ)
@@ -92,6 +93,8 @@ def _verify_user(topology: Topology, name: str, user: User, address: Address) ->
         yield Verdict(name, None, False, str(exc))
         return
     with probe:
+        # Over AMQP, since most of the users have no business with the management API.
+        require_version(probe.version, at=address.redacted)
         yield Verdict(name, None, True, "allowed")
         for each in over_amqp:
             yield _verdict(name, each, *probe.ask(each))
@@ -139,6 +142,11 @@ class Probe:
 
     def __enter__(self) -> Probe:
         return self
+
+    @property
+    def version(self) -> str:
+        """RabbitMQ's, as it says at login."""
+        return str(self._kombu.connection.server_properties.get("version", ""))
 
     def __exit__(self, *error: object) -> None:
         self._kombu.release()

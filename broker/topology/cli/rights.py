@@ -36,6 +36,9 @@ def verify_rights(session: Session, users: tuple[str, ...], everything: bool) ->
     for name in users:
         if name not in file.users:
             raise click.UsageError(f"the file has no user {name!r}{did_you_mean(name, file.users)}")
+    if not file.users:
+        note("The file has no users: there is nothing to verify.")
+        return EXIT_DONE
     found = list(verify(file, session.address(file), environ=os.environ, only=frozenset(users)))
     wrong = [each for each in found if not each.holds]
     shown = found if everything or session.json else wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from broker.errors import TopologyError
 from broker.topology import Topology
 from broker.topology.compile import compile_topology
 from broker.topology.lint import check
+from broker.topology.load import read
 from broker.topology.objects import POLICY, VHOST, Identity
 from broker.topology.versions import losses, refuse_harmful
 
@@ -80,3 +82,17 @@ def test_a_binding_over_which_an_older_one_fails_is_refused() -> None:
         refuse_harmful(found, "4.2.1")
     harmless = {**TILDE, "arguments": {}}
     refuse_harmful(topology(queues={"q": {"bindings": [harmless]}}), "4.0.5")
+
+
+def test_a_place_that_several_queues_share_is_said_once(tmp_path: Path) -> None:
+    file = tmp_path / "topology.yaml"
+    file.write_text("""
+version: 1
+name: t
+broker: {requires: "4.0"}
+queues:
+  a: &band
+    retry: {delay: 1s, max_delay: 1m}
+  b: {<<: *band}
+""")
+    assert [each.rule for each in read(file)[1]] == ["needs-version"]
