@@ -23,6 +23,8 @@
     │   ├── Unroutable               no queue took it                   exit 5
     │   ├── Rejected                 a queue refused it                 exit 5
     │   └── OutcomeUnknown           sent: was it ever written          exit 6
+    │       └── KeptInOutbox         not confirmed yet; it will be sent exit 3
+    ├── OutboxError                  path: cannot be read or written    exit 1
     ├── CallFailed                   job, message_id
     │   ├── RemoteError              the task raised                    exit 1
     │   ├── CallTimeout              no reply by the deadline           exit 6
@@ -278,6 +280,51 @@ class OutcomeUnknown(PublishFailed):
             exchange=exchange,
             routing_key=routing_key,
         )
+
+
+class KeptInOutbox(OutcomeUnknown):
+    """The wait for RabbitMQ's confirm is over; the job is safe in the outbox and will be sent.
+
+    Attributes:
+        outbox: path of the outbox.
+    """
+
+    exit_code = EXIT_DIFFERS
+
+    def __init__(
+        self,
+        *,
+        message_id: str,
+        exchange: str,
+        routing_key: str,
+        sent: bool,
+        reason: str,
+        outbox: str | Path,
+    ) -> None:
+        self.sent = sent
+        self.reason = reason
+        self.outbox = str(outbox)
+        PublishFailed.__init__(
+            self,
+            f"RabbitMQ has not confirmed message {message_id} yet ({reason}): it is kept in"
+            f" {outbox} and will be sent from there; `rabbitry jobs flush --outbox {outbox}`"
+            " sends it now",
+            message_id=message_id,
+            exchange=exchange,
+            routing_key=routing_key,
+        )
+
+
+class OutboxError(RabbitryError):
+    """The file of an outbox cannot be read or written; what it has accepted stays in it.
+
+    Attributes:
+        path: of the file.
+    """
+
+    def __init__(self, text: str, *, path: str | Path) -> None:
+        self.path = str(path)
+        super().__init__(text)
 
 
 # -- calling --------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,10 +14,12 @@ from broker.body import Serializer
 from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
 from broker.connection import address_of
 from broker.contracts import Contract, Job, contract_of
-from broker.errors import InvalidInput
+from broker.errors import InvalidInput, OutboxError
 from broker.message import job_message
 from broker.receipt import Receipt
 from broker.topology import Topology
+from producers.outbox.relay import Outbox
+from producers.outbox.stored import Stored
 
 
 class Publisher:
@@ -27,6 +31,11 @@ class Publisher:
         serializer: of the arguments, ``json`` or ``msgpack``.
         window: how many messages may wait for their confirms at a time.
         clock: seconds since 1970-01-01 UTC.
+        outbox: a file that holds each job until RabbitMQ has confirmed it, so that RabbitMQ may be
+            away and the program may die; a receipt's ``accepted`` says that a job is in it.
+
+    Raises:
+        OutboxError: the outbox cannot be used.
 
     Use it as a context manager, or call `close`: it waits for what is under way.
     """
@@ -39,13 +48,21 @@ class Publisher:
         serializer: Serializer = "json",
         window: int = WINDOW,
         clock: Callable[[], float] = time.time,
+        outbox: str | Path | None = None,
     ) -> None:
         self.topology = topology
         self._serializer = serializer
         self._clock = clock
         self._contracts: dict[str, Contract] = {}
         address = address_of(topology, url)
-        self._channel = ConfirmedChannel(address, window=window)
+        self._outbox: Outbox | None = None
+        if outbox is None:
+            self._channel = ConfirmedChannel(address, window=window)
+        else:
+            self._outbox = Outbox(
+                outbox, partial(ConfirmedChannel, address, window=window), window=window
+            )
+            self._channel = self._outbox.channel
 
     def connect(self, *, timeout_s: float = PUBLISH_TIMEOUT_S) -> None:
         """Wait for the first connection; not needed, but says early what is wrong.
@@ -80,10 +97,12 @@ class Publisher:
             deadline_s: seconds from now after which nobody wants it; the contract's by default.
             correlation_id: the id by default.
             headers: the producer's own.
-            timeout_s: seconds until the outcome is known, connecting included.
+            timeout_s: seconds until the outcome is known, connecting included; with an outbox
+                the wait ends then, as `KeptInOutbox`, and the job stays in it.
 
         Raises:
             UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: nothing was sent.
+            OutboxError: the outbox cannot accept it; nothing was sent.
         """
         if isinstance(job, str):
             job = Job(
@@ -98,6 +117,12 @@ class Publisher:
             )
         elif args or kwargs:
             raise InvalidInput("a Job brings its own arguments; give either a Job or a name")
+        receipt = self._hand_over(job, timeout_s=timeout_s)
+        if self._outbox is not None:
+            self._outbox.wait_accepted(receipt)
+        return receipt
+
+    def _hand_over(self, job: Job, *, timeout_s: float) -> Receipt:
         contract = self.contract(job.name)
         contract.check(job.args, job.kwargs)
         message = job_message(
@@ -106,11 +131,12 @@ class Publisher:
             published_ms=round(self._clock() * 1000),
             serializer=self._serializer,
         )
+        exchange, routing_key = contract.exchange, contract.routing_key
+        if self._outbox is not None:
+            stored = Stored(contract.name, exchange, routing_key, message)
+            return self._outbox.hand_over(stored, timeout_s=timeout_s)
         return self._channel.publish(
-            message,
-            exchange=contract.exchange,
-            routing_key=contract.routing_key,
-            timeout_s=timeout_s,
+            message, exchange=exchange, routing_key=routing_key, timeout_s=timeout_s
         )
 
     def publish_many(
@@ -128,19 +154,24 @@ class Publisher:
         Raises:
             UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: for the job at hand; it
                 was not sent, the ones before it were.
+            OutboxError: the outbox accepts no more; what it has accepted will be sent.
         """
         pending: deque[Receipt] = deque()
         for job in jobs:
             if not isinstance(job, Job):
                 job = Job(*job)
-            pending.append(self.publish(job, timeout_s=timeout_s))
+            pending.append(self._hand_over(job, timeout_s=timeout_s))
             while pending and pending[0].done:
-                yield pending.popleft()
+                yield self._ended(pending.popleft())
         while pending:
-            receipt = pending.popleft()
-            if not receipt.done:
-                self._channel.wait_for(receipt, None)
-            yield receipt
+            yield self._ended(pending.popleft())
+
+    def _ended(self, receipt: Receipt) -> Receipt:
+        if not receipt.done:
+            (self._outbox or self._channel).wait_for(receipt, None)
+        if isinstance(receipt.outcome, OutboxError):
+            raise receipt.outcome
+        return receipt
 
     def contract(self, name: str) -> Contract:
         """Return the contract of a job. Raises UnknownJob."""
@@ -156,10 +187,13 @@ class Publisher:
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until every receipt is done; False where the time-out came first."""
-        return self._channel.flush(timeout_s)
+        return (self._outbox or self._channel).flush(timeout_s)
 
     def close(self, *, timeout_s: float | None = None) -> None:
-        """Wait for what is under way, then close the connection."""
+        """Wait for what is under way, then close the connection; an outbox keeps what is left."""
+        if self._outbox is not None:
+            self._outbox.close(timeout_s=timeout_s)
+            timeout_s = 0.0
         self._channel.close(timeout_s=timeout_s)
 
     def __enter__(self) -> Publisher:
