@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -158,10 +159,16 @@ def mermaid(found: Drawing) -> str:
     return "\n".join(lines) + "\n"
 
 
+# What Markdown would take for a list or for emphasis.
+_MARKDOWN = re.compile(r"^\s*-|(?<=\d)\.(?=\s)|(?<![^\W_])_|_(?![^\W_])")
+
+
 def _mermaid_text(text: str) -> str:
     # As entities: names may hold every sign that Mermaid, Markdown or HTML would read.
+    read = {found.end() - 1 for found in _MARKDOWN.finditer(text)}
     return "".join(
-        each if each.isalnum() or each in " .,-_:/=" else f"#{ord(each)};" for each in text
+        each if (each.isalnum() or each in " .,-_:/=") and index not in read else f"#{ord(each)};"
+        for index, each in enumerate(text)
     )
 
 
@@ -205,5 +212,7 @@ def _coloured(action: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    # Entities are read in plain labels too.
+    escaped = text.replace("&", "&amp;")
+    escaped = escaped.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

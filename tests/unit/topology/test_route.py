@@ -229,3 +229,23 @@ def test_every_topology_can_be_linted_routed_explained_and_drawn(document: dict[
         assert router.route(exchange, "a.b").document()["exchange"] == exchange
     for name in (*found.exchanges, *found.queues):
         assert explain(objects, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("jobs_high.eu-1", "jobs_high.eu-1"),
+        ('a "b" [c]|#', "a #34;b#34; #91;c#93;#124;#35;"),
+        ("1. first", "1#46; first"),
+        ("- first", "#45; first"),
+        ("_i_ a__b", "#95;i#95; a#95;#95;b"),
+    ],
+)
+def test_mermaid_gets_signs_that_it_would_read_as_entities(name: str, text: str) -> None:
+    found = topology(queues={name: {}})
+    assert f'"{text}<br>' in mermaid(drawing(found, compile_topology(found).objects))
+
+
+def test_graphviz_reads_no_entity_out_of_a_name() -> None:
+    found = topology(queues={"a&lt;b": {}})
+    assert 'label="a&amp;lt;b\\nquorum"' in dot(drawing(found, compile_topology(found).objects))
