@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import PublishFailed
+from broker.errors import InvalidInput, PublishFailed
 
 if TYPE_CHECKING:
     from broker.confirmed import ConfirmedChannel
@@ -21,7 +21,8 @@ class Routed:
     routing_key: str
 
 
-Outcome = Routed | PublishFailed
+# Of many jobs also one that was never sent, since it cannot be.
+Outcome = Routed | PublishFailed | InvalidInput
 
 
 class Receipt:
@@ -84,6 +85,7 @@ class Receipt:
 
         Raises:
             Unroutable, Rejected, OutcomeUnknown: how the publish ended.
+            InvalidInput: of `Publisher.publish_many`: the job could not be sent at all.
             TimeoutError: `timeout_s` passed first; the publish is still under way.
         """
         if self._outcome is None and not self._confirmed.wait_for(self, timeout_s):

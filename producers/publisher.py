@@ -151,16 +151,24 @@ class Publisher:
             jobs: `Job`s, or tuples of a name, arguments and keyword arguments.
             timeout_s: seconds for each job until its outcome is known.
 
+        A job that cannot be sent (UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge)
+        has that error as its receipt's outcome; the others go on.
+
         Raises:
-            UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: for the job at hand; it
-                was not sent, the ones before it were.
             OutboxError: the outbox accepts no more; what it has accepted will be sent.
         """
         pending: deque[Receipt] = deque()
         for job in jobs:
             if not isinstance(job, Job):
                 job = Job(*job)
-            pending.append(self._hand_over(job, timeout_s=timeout_s))
+            try:
+                receipt = self._hand_over(job, timeout_s=timeout_s)
+            except InvalidInput as exc:
+                receipt = Receipt(
+                    self._channel, job.id or "", None, exchange="", routing_key="", deadline=0.0
+                )
+                receipt._outcome = exc
+            pending.append(receipt)
             while pending and pending[0].done:
                 yield self._ended(pending.popleft())
         while pending:
