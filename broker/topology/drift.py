@@ -19,7 +19,7 @@ from broker.topology.objects import (
     Identity,
     Observed,
 )
-from broker.topology.obsolete import ends
+from broker.topology.obsolete import PROTECTED, ends
 from broker.topology.ownership import Records
 from broker.topology.rivals import reaches
 
@@ -70,8 +70,11 @@ def find_drift(found: Look) -> list[Drift]:
 
     What the file no longer names is left out: that is the file's change.
     """
+    # A protected object that somebody made anew has drifted, although apply leaves it alone.
     drifts = [
-        _changed(change, found.records) for change in found.plan.changes if not change.hindrance
+        _changed(change, found.records)
+        for change in found.plan.changes
+        if not change.hindrance or (change.after is not None and change.hindrance == PROTECTED)
     ]
     return [*drifts, *_added(found.plan, found.desired, found.observed)]
 

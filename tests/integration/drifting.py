@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +13,10 @@ from broker.topology.changes import Change
 from broker.topology.look import Look
 from broker.topology.objects import (
     BINDING,
+    CHANGEABLE,
     EXCHANGE,
     OPERATOR_POLICY,
+    PARAMETER,
     PARTIAL,
     PERMISSION,
     POLICY,
@@ -43,23 +44,21 @@ class Expected:
 
 
 def drift_one(management: Management, there: Look, data: st.DataObject) -> Expected:
-    """Change, delete or add one object by RabbitMQ's management API."""
-    kind = data.draw(st.sampled_from(["delete", "change", "add"]))
+    """Change, delete, make anew or add one object by RabbitMQ's management API."""
+    kind = data.draw(st.sampled_from(["delete", "change", "remake", "add"]))
     expected = Expected(unmanaged=set(there.plan.unmanaged))
     objects = there.desired.objects
     deletable = sorted(each for each in objects if each.kind != VHOST)
-    changeable = sorted(
-        each
-        for each in objects
-        if each.kind in (POLICY, OPERATOR_POLICY, PERMISSION, TOPIC_PERMISSION)
-        or each.kind in (VHOST_LIMIT, USER_LIMIT, USER, VHOST)
-    )
+    changeable = sorted(each for each in objects if each.kind in CHANGEABLE)
+    remade = sorted(each for each in objects if each.kind in (EXCHANGE, QUEUE))
     if kind == "add":
         _add(management, there.desired.vhost, expected, data)
     elif kind == "delete" and deletable:
         _delete(management, there, data.draw(st.sampled_from(deletable)), expected)
+    elif kind == "remake" and remade:
+        _remake(management, there, data.draw(st.sampled_from(remade)), expected, data)
     else:
-        _change(management, there, data.draw(st.sampled_from(changeable)), expected)
+        _change(management, there, data.draw(st.sampled_from(changeable)), expected, data)
     return expected
 
 
@@ -70,7 +69,9 @@ def _add(management: Management, vhost: str, expected: Expected, data: st.DataOb
     binding = binding_identity(
         source="amq.fanout", kind="queue", destination=name, routing_key="k#", arguments={"a": 1}
     )
-    what = data.draw(st.sampled_from([QUEUE, EXCHANGE, POLICY, BINDING, VHOST_LIMIT]))
+    what = data.draw(
+        st.sampled_from([QUEUE, EXCHANGE, POLICY, OPERATOR_POLICY, BINDING, VHOST_LIMIT])
+    )
     if what in (QUEUE, BINDING):
         arguments = {"x-queue-type": "classic"}
         management.put("queues", vhost, name, body={"durable": True, "arguments": arguments})
@@ -82,6 +83,10 @@ def _add(management: Management, vhost: str, expected: Expected, data: st.DataOb
         body = {"pattern": "^by hand", "definition": {"max-length": 3}}
         management.put("policies", vhost, name, body=body)
         expected.unmanaged.add(policy)
+    if what == OPERATOR_POLICY:
+        body = {"pattern": "^by hand", "definition": {"max-length": 3}, "apply-to": "queues"}
+        management.put("operator-policies", vhost, name, body=body)
+        expected.unmanaged.add(Identity(OPERATOR_POLICY, (name,)))
     if what == BINDING:
         ends = ("e", "amq.fanout", "q", name)
         body = {"routing_key": "k#", "arguments": {"a": 1}}
@@ -118,34 +123,125 @@ def _ends(binding: Identity, end: Identity) -> bool:
     return as_source or as_destination
 
 
-def _change(management: Management, there: Look, identity: Identity, expected: Expected) -> None:
+def _remake(
+    management: Management,
+    there: Look,
+    identity: Identity,
+    expected: Expected,
+    data: st.DataObject,
+) -> None:
+    """Delete a queue or exchange and declare it with one thing different, without its bindings."""
     before = there.observed.objects[identity]
-    attributes, attribute = _other(before)
-    after = Object(identity, attributes)
-    write(Change("update", identity, before, after), there.desired.vhost, management)
-    wanted = there.desired.objects[identity].attributes
-    # Of a virtual host and of a user only what the file says counts.
-    if identity.kind in PARTIAL and attribute not in wanted:
-        return
+    found: dict[str, Any] = json.loads(json.dumps(dict(before.attributes)))
+    arguments = found["arguments"]
+    choices = ["arguments.x-by-hand"]
+    if identity.kind == EXCHANGE:
+        choices += ["type", "durable", "internal"]
+    elif "x-max-length-bytes" not in arguments:
+        choices += ["arguments.x-max-length-bytes"]
+    if found["type"] == "classic":
+        choices += ["auto_delete"]
+    if identity.kind == QUEUE and arguments:
+        choices += [f"arguments.{name}" for name in arguments]
+    attribute = data.draw(st.sampled_from(choices))
+    argument = attribute.removeprefix("arguments.")
+    if attribute == "type":
+        found["type"] = "fanout" if found["type"] != "fanout" else "direct"
+    elif argument == attribute:
+        found[attribute] = not found[attribute]
+    elif argument in arguments:
+        del arguments[argument]
+    else:
+        arguments[argument] = 77_777
+    vhost = there.desired.vhost
+    write(Change("delete", identity, before=before), vhost, management)
+    write(Change("create", identity, after=Object(identity, found)), vhost, management)
+    expected.changes["replace", identity] = {attribute}
+    for each in there.desired.objects:
+        if each.kind == BINDING and _ends(each, identity):
+            expected.changes[DELETED, each] = set()
+
+
+def _change(
+    management: Management,
+    there: Look,
+    identity: Identity,
+    expected: Expected,
+    data: st.DataObject,
+) -> None:
+    before = there.observed.objects[identity]
+    changed: dict[str, Any] = json.loads(json.dumps(dict(before.attributes)))
+    attribute = _alter(identity, changed, data)
+    if attribute == "password_hash":
+        body = {"password": "by hand", "tags": changed["tags"]}
+        management.put("users", identity.name[0], body=body)
+    else:
+        after = Object(identity, changed)
+        write(Change("update", identity, before, after), there.desired.vhost, management)
+        wanted = there.desired.objects[identity].attributes
+        # Of a virtual host and of a user only what the file says counts.
+        if identity.kind in PARTIAL and attribute not in wanted:
+            return
     expected.changes["update", identity] = {attribute}
 
 
-def _other(there: Object) -> tuple[Mapping[str, Any], str]:
-    """Return other attributes, and which one is another."""
-    found: dict[str, Any] = json.loads(json.dumps(dict(there.attributes)))
-    match there.identity.kind:
+def _alter(identity: Identity, found: dict[str, Any], data: st.DataObject) -> str:
+    """Alter one attribute and return which."""
+    match identity.kind:
         case "policy" | "operator-policy":
-            found["priority"] += 1000
-            return found, "priority"
+            return _alter_policy(found, data)
         case "permission" | "topic-permission":
-            found["write"] = "^by hand$"
-            return found, "write"
+            attribute = data.draw(st.sampled_from(sorted(found)))
+            found[attribute] = "^by hand$"
         case "vhost-limit" | "user-limit":
+            attribute = "value"
             found["value"] += 1
-            return found, "value"
         case "user":
-            found["tags"] = ["policymaker"]
-            return found, "tags"
+            attribute = data.draw(st.sampled_from(["tags", "password_hash"]))
+            found["tags"] = ["policymaker"] if attribute == "tags" else found["tags"]
+        case "vhost":
+            attribute = data.draw(st.sampled_from(["default_queue_type", "description", "tags"]))
+            by_hand = {"default_queue_type": "stream", "tags": ["by hand"]}
+            found[attribute] = by_hand.get(attribute, "by hand")
         case _:
-            found["description"] = "by hand"
-            return found, "description"
+            return _alter_value(identity, found)
+    return attribute
+
+
+def _alter_policy(found: dict[str, Any], data: st.DataObject) -> str:
+    definition = found["definition"]
+    keys = [key for key, value in definition.items() if type(value) is int]
+    choices = ["priority", "pattern", "apply-to", *(f"definition.{key}" for key in keys)]
+    if "max-length" not in definition:
+        choices.append("definition.max-length")
+    attribute = data.draw(st.sampled_from(choices))
+    key = attribute.removeprefix("definition.")
+    if attribute == "priority":
+        found["priority"] += 1000
+    elif attribute == "pattern":
+        found["pattern"] = f"^by hand$|{found['pattern']}"
+    elif attribute == "apply-to":
+        found["apply-to"] = "queues" if found["apply-to"] != "queues" else "classic_queues"
+    elif key not in definition:
+        definition[key] = 77_777
+    elif len(definition) > 1 and data.draw(st.booleans()):
+        del definition[key]
+    else:
+        definition[key] += 1
+    return attribute
+
+
+def _alter_value(identity: Identity, found: dict[str, Any]) -> str:
+    component, value = identity.name[0], found["value"]
+    if component == "federation-upstream-set":
+        found["value"] = [{"upstream": "by hand"}]
+        return "value"
+    if identity.kind == PARAMETER and isinstance(value, dict):
+        key = "reconnect-delay" if component == "shovel" else "max-hops"
+        value[key] = 7_777
+        return f"value.{key}"
+    if isinstance(value, dict):
+        value["by hand"] = 1
+        return "value.by hand"
+    found["value"] = "by hand"
+    return "value"

@@ -19,6 +19,7 @@ from broker.topology.objects import CREATION_ORDER, Desired, Object
 from broker.topology.observe import observe, read_kind
 from broker.topology.plan import make_plan
 from broker.topology.write import write
+from tests.integration.whole import knows_component
 from tests.rabbitmq import RabbitMQ
 
 UPSTREAM = "amqp://u:secret@127.0.0.1:1/%2f"
@@ -284,8 +285,7 @@ def test_federation_goes_round_or_its_plugin_is_named(vhost: str, management: Ma
         }
     }
     wanted = desired(vhost, **sections)
-    plugins = {name for node in management.get("nodes") for name in node["enabled_plugins"]}
-    if "rabbitmq_federation" in plugins:
+    if knows_component(management, "federation-upstream"):
         assert brought_about(wanted, management) == ["create parameter"] * 2
         taken_away(wanted, management)
     else:

@@ -16,7 +16,7 @@ from tests.rabbitmq import RabbitMQ
 from tests.unit.topology.strategies import whole_documents
 
 PREFIX = "property-test-"
-DOCUMENTS = whole_documents(prefix=PREFIX, federation=False)
+DOCUMENTS = whole_documents(prefix=PREFIX)
 _SETTINGS: dict[str, Any] = {
     "deadline": None,
     "suppress_health_check": [
@@ -64,7 +64,7 @@ def drift_is_named(
                 for change in found.plan.changes
             } == expected.changes
             assert set(found.plan.unmanaged) == expected.unmanaged
-            words = {"create": "deleted", "update": "changed"}
+            words = {"create": "deleted", "update": "changed", "replace": "changed"}
             assert {
                 (each.what, each.identity): {
                     difference.attribute for difference in each.differences

@@ -235,6 +235,10 @@ def whole_documents(
             if upstreams
             else {},
         },
+        # Beside plugins' components RabbitMQ takes one that people may set.
+        "parameters": {
+            "imported_definition_hash_value": draw(st.dictionaries(names, _texts, max_size=1))
+        },
         "global_parameters": {
             f"{prefix}{name}": draw(_json) for name in draw(st.lists(names, max_size=1))
         },
