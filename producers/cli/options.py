@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-OUTCOMES = {"Unroutable": "unroutable", "Rejected": "rejected", "OutcomeUnknown": "unknown"}
+OUTCOMES = {
+    "Unroutable": "unroutable",
+    "Rejected": "rejected",
+    "OutcomeUnknown": "unknown",
+    "KeptInOutbox": "accepted",
+}
 
 
 class Duration(click.ParamType[float]):
@@ -26,13 +31,13 @@ class Duration(click.ParamType[float]):
             self.fail(str(exc), param, ctx)
 
 
-def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def job_options(function: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
     """Give a command what names one job: its name, arguments, id and priority."""
     for option in (
         click.option("--priority", type=int, help="0-31.  [default: the job's]"),
         click.option("--id", "id_", metavar="ID", help="The message's id.  [default: made up]"),
         click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]..."),
-        click.argument("name"),
+        click.argument("name", required=required),
     ):
         function = option(function)
     return function
