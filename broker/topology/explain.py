@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from broker.topology.effective import DEFAULTS, Said, Setting, merged, type_of, value_of
-from broker.topology.objects import EXCHANGE, POLICY, QUEUE, Object, Objects, canonical
+from broker.topology.effective import (
+    DEFAULTS,
+    UNKNOWN_TO,
+    Match,
+    Said,
+    Setting,
+    merged,
+    type_of,
+    value_of,
+)
+from broker.topology.objects import EXCHANGE, POLICY, QUEUE, Identity, Object, Objects, canonical
 from broker.topology.policies import owner_of
 from broker.topology.retry import schedule_of
 from broker.topology.route import Router
@@ -61,6 +70,20 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """The names of the policies in force on an object, as RabbitMQ says them; None where none."""
+
+    policy: str | None
+    operator_policy: str | None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Stated:
+        """Read them from what the management API says of a queue or an exchange."""
+        # Of an exchange RabbitMQ leaves out what is not there.
+        return cls(answer.get("policy") or None, answer.get("operator_policy") or None)
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A queue or an exchange explained.
 
@@ -107,6 +130,7 @@ def explain(
     *,
     source: Source | None = None,
     effective: Mapping[str, Mapping[str, Any]] | None = None,
+    stated: Mapping[Identity, Stated] | None = None,
 ) -> list[Explanation]:
     """Explain the queue and the exchange of a name.
 
@@ -115,13 +139,15 @@ def explain(
         name: of a queue, an exchange, or one of each.
         source: where the values of the file stand.
         effective: the policy settings in force on each queue, as RabbitMQ says them.
+        stated: the policies in force on a queue or an exchange, as RabbitMQ names them.
 
     Returns:
         One explanation for each; none where nothing has the name.
     """
     router = Router(objects)
     found = [router.exchange(name), _queue(objects, name)]
-    return [_explained(each, router, source, effective) for each in found if each is not None]
+    there = [each for each in found if each is not None]
+    return [_explained(each, router, source, effective, stated or {}) for each in there]
 
 
 def _queue(objects: Objects, name: str) -> Object | None:
@@ -135,6 +161,7 @@ def _explained(
     router: Router,
     source: Source | None,
     effective: Mapping[str, Mapping[str, Any]] | None,
+    stated: Mapping[Identity, Stated],
 ) -> Explanation:
     settings = router.settings(there)
     kind, name = there.identity.kind, there.identity.name[0]
@@ -143,18 +170,21 @@ def _explained(
     for key, value in DEFAULTS.get(type_of(there), {}).items():
         if key not in settings:
             lines.append(Line(key, value, "RabbitMQ's default"))
-    words = _exchange_words(settings) if kind == EXCHANGE else _queue_words(there, settings)
-    differs: tuple[str, ...] = ()
+    match = router.policies.of(name, type_of(there))
+    words = [*(_exchange_words(settings) if kind == EXCHANGE else _queue_words(there, settings))]
+    words += _idle_policies(match, type_of(there))
+    differs: list[str] = []
     if kind == QUEUE and effective is not None and name in effective:
-        match = router.policies.of(name, type_of(there))
-        differs = tuple(_differences(merged(match), effective[name]))
+        differs += _differences(merged(match), effective[name])
+    if there.identity in stated:
+        differs += _other_policies(match, stated[there.identity])
     return Explanation(
         str(there.identity),
         str(there.attributes["type"]),
         _place(home, source),
         tuple(sorted(lines, key=lambda line: line.key)),
         tuple(words),
-        differs,
+        tuple(differs),
     )
 
 
@@ -234,12 +264,42 @@ def _queue_words(there: Object, settings: Mapping[str, Setting]) -> Iterator[str
         yield f"With {' or '.join(limits)} it is full: {gives}."
 
 
+def _idle_policies(match: Match, type_: str) -> Iterator[str]:
+    """Say which policies match and do nothing, for that is what nobody expects."""
+    for first, *others in filter(None, (match.policies, match.operator_policies)):
+        for each in others:
+            yield (
+                f"The {each.identity} (priority {each.attributes['priority']}) matches too and"
+                f" does nothing: of all only {first.identity} (priority"
+                f" {first.attributes['priority']}) applies."
+            )
+    for each in match.unfit:
+        unknown = UNKNOWN_TO.get(type_, frozenset()) & each.attributes["definition"].keys()
+        yield (
+            f"The {each.identity} matches too and does nothing: a {type_} queue does not take"
+            f" {', '.join(sorted(unknown))}."
+        )
+
+
 def _differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
     for key in sorted({*here, *there}):
         if canonical(here.get(key)) != canonical(there.get(key)):
             yield (
                 f"{key}: RabbitMQ says {canonical(there.get(key))}, the policies come to"
                 f" {canonical(here.get(key))}; a policy may have just changed"
+            )
+
+
+def _other_policies(match: Match, stated: Stated) -> Iterator[str]:
+    for what, here, there in (
+        ("policy", match.policy, stated.policy),
+        ("operator policy", match.operator_policy, stated.operator_policy),
+    ):
+        name = None if here is None else here.identity.name[0]
+        if name != there:
+            yield (
+                f"{what}: RabbitMQ says {canonical(there)} is in force, by pattern, kind and"
+                f" priority it is {canonical(name)}; a policy may have just changed"
             )
 
 

@@ -13,8 +13,10 @@ from broker.topology.cli.group import topology
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from broker.management import Management
     from broker.topology.diagram import Drawing
-    from broker.topology.objects import Objects, Observed
+    from broker.topology.explain import Stated
+    from broker.topology.objects import Identity, Objects, Observed
     from broker.topology.route import Landing, Routing
 
 
@@ -75,11 +77,15 @@ def explain(session: Session, name: str, live: bool) -> int:
     from broker.topology.explain import explain as explained
     from broker.topology.objects import EXCHANGE, QUEUE
 
-    observed = _observed(session) if live else None
+    observed, stated = _observed_of(session, name) if live else (None, {})
     objects = observed.objects if observed else _compiled(session)
     source = session.load_topology().source if not live or _has_file(session) else None
     found = explained(
-        objects, name, source=source, effective=observed.effective if observed else None
+        objects,
+        name,
+        source=source,
+        effective=observed.effective if observed else None,
+        stated=stated,
     )
     if not found:
         known = {each.name[0] for each in objects if each.kind in (QUEUE, EXCHANGE)}
@@ -157,12 +163,33 @@ def _has_file(session: Session) -> bool:
 
 
 def _observed(session: Session) -> Observed:
-    from broker.errors import VirtualHostMissing
     from broker.management import Management
-    from broker.topology.observe import observe
 
     with Management(session.address()) as management:
-        found = observe(management, management.address.vhost_name)
+        return _seen(management)
+
+
+def _observed_of(session: Session, name: str) -> tuple[Observed, dict[Identity, Stated]]:
+    """Return what there is, and what RabbitMQ says is in force on what has this name."""
+    from broker.management import Management
+    from broker.topology.explain import Stated
+    from broker.topology.objects import EXCHANGE, QUEUE, Identity
+
+    with Management(session.address()) as management:
+        observed = _seen(management)
+        stated = {}
+        for kind, folder in ((EXCHANGE, "exchanges"), (QUEUE, "queues")):
+            answer = management.find(folder, observed.vhost, name, disable_stats=True)
+            if answer is not None:
+                stated[Identity(kind, (name,))] = Stated.of(answer)
+    return observed, stated
+
+
+def _seen(management: Management) -> Observed:
+    from broker.errors import VirtualHostMissing
+    from broker.topology.observe import observe
+
+    found = observe(management, management.address.vhost_name)
     if not found.exists:
         raise VirtualHostMissing(
             f"RabbitMQ has no virtual host {found.vhost!r}; `rabbitry topology apply` makes it"
