@@ -22,6 +22,7 @@ from broker.topology.objects import (
     Object,
     Objects,
 )
+from broker.topology.settings import MASTER_LOCATOR, MIRRORING
 
 # Where both name the key, the lower of policy and operator policy holds.
 _LOWER_OF_POLICIES = frozenset(
@@ -37,15 +38,7 @@ _LOWER_OF_ARGUMENT = frozenset(
 # Of these the policy holds on quorum queues; of all others the argument.
 _POLICY_FIRST = frozenset({"overflow", "delayed-retry-type"})
 _ONLY_STREAMS = {"max-age", "stream-max-segment-size-bytes", "initial-cluster-size"}
-_MIRRORING = {
-    "queue-mode",
-    "ha-mode",
-    "ha-params",
-    "ha-sync-mode",
-    "ha-promote-on-shutdown",
-    "ha-promote-on-failure",
-    "queue-master-locator",
-}
+_MIRRORING = {"queue-mode", MASTER_LOCATOR, *MIRRORING}
 # A policy with one of these does not apply to a queue of the type at all.
 UNKNOWN_TO: Mapping[str, frozenset[str]] = {
     "quorum": frozenset({"max-priority", *_MIRRORING, *_ONLY_STREAMS}),

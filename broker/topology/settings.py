@@ -121,6 +121,14 @@ PROTECTION_SINCE = "4.1"
 # Before it every list of bindings fails over one with ~ in its key and arguments (4.0: live).
 TILDE_SINCE = "4.3"
 
+# What mirrored classic queues; RabbitMQ 4 refuses a policy with any of it.
+MIRRORING = frozenset(
+    {"ha-mode", "ha-params", "ha-sync-mode", "ha-sync-batch-size"}
+    | {"ha-promote-on-shutdown", "ha-promote-on-failure"}
+)
+# Denied by default from 4.3 on; `queue-leader-locator` took its place.
+MASTER_LOCATOR = "queue-master-locator"
+
 # Groups of several policy keys, compiled in `broker.topology.compile`.
 GROUPS: Mapping[str, frozenset[str]] = {
     "retry": frozenset({QUORUM}),

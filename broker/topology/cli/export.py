@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,7 @@ def _converted(
         read_definitions,
         version_of,
     )
+    from broker.topology.export.from_3 import brought_over
     from broker.topology.export.live import major_minor
     from broker.topology.objects import POLICY
     from broker.topology.ownership import Record, Records
@@ -135,13 +137,15 @@ def _converted(
     version = version_of(found)
     # A file of RabbitMQ 3 is converted for the RabbitMQ that it is brought to.
     recent = version is not None and version_key(version) >= (4,)
-    return export(
+    objects, gone = brought_over(objects)
+    made = export(
         objects,
         scope=Scope(owner, Records(Record(owner, chosen), known=False), everything=everything),
         vhost=chosen,
         requires=major_minor(version) if version and recent else None,
         password_hashes=password_hashes,
     )
+    return replace(made, left_out=(*gone, *made.left_out))
 
 
 def _account(made: Export) -> None:

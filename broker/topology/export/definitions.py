@@ -1,7 +1,7 @@
 """RabbitMQ's definitions files, of a whole broker or one virtual host, in the plan's words.
 
 https://www.rabbitmq.com/docs/definitions. They leave out internal exchanges, but not their
-bindings.
+bindings. Those that people write leave out what RabbitMQ has a default for.
 """
 
 from __future__ import annotations
@@ -128,14 +128,17 @@ def _objects(reader: _Reader) -> Iterator[Object]:
     yield from _access(reader)
     for each in reader.section("exchanges"):
         if each["name"] and each["name"] not in BUILT_IN_EXCHANGES:
-            keys = ("type", "durable", "auto_delete", "arguments")
             attributes = {
-                **{key: each[key] for key in keys},
+                "type": each["type"],
+                "durable": each.get("durable", True),
+                "auto_delete": each.get("auto_delete", False),
+                "arguments": each.get("arguments") or {},
                 "internal": bool(each.get("internal")),
             }
             yield _object(EXCHANGE, attributes, each["name"])
     for each in reader.section("policies"):
-        yield _object(POLICY, {key: each[key] for key in _POLICY}, each["name"])
+        said = {"apply-to": "all", "priority": 0, **each}
+        yield _object(POLICY, {key: said[key] for key in _POLICY}, each["name"])
     for each in reader.section("queues"):
         yield _queue(each)
     for each in reader.section("bindings"):
@@ -145,8 +148,8 @@ def _objects(reader: _Reader) -> Iterator[Object]:
                     source=each["source"],
                     kind=each["destination_type"],
                     destination=each["destination"],
-                    routing_key=each["routing_key"],
-                    arguments=each["arguments"],
+                    routing_key=each.get("routing_key", ""),
+                    arguments=each.get("arguments") or {},
                 ),
                 {},
             )
@@ -182,11 +185,12 @@ def _vhost(reader: _Reader) -> Iterator[Object]:
 
 def _access(reader: _Reader) -> Iterator[Object]:
     for each in reader.beside("users"):
-        tags = each["tags"]
+        tags = each.get("tags") or []
         attributes = {
             # RabbitMQ 3 wrote them with commas.
             "tags": sorted(filter(None, tags.split(",")) if isinstance(tags, str) else tags),
-            "password_hash": each["password_hash"],
+            # People write a plain password instead, which is nothing for a topology file.
+            "password_hash": each.get("password_hash", ""),
             "hashing_algorithm": each.get("hashing_algorithm", _OLDEST_HASH),
         }
         yield _object(USER, attributes, each["name"])
@@ -201,13 +205,13 @@ def _access(reader: _Reader) -> Iterator[Object]:
 
 
 def _queue(each: Mapping[str, Any]) -> Object:
-    arguments = dict(each["arguments"])
+    arguments = dict(each.get("arguments") or {})
     # Before 4.0 the argument alone told the type, and its absence meant classic.
     type_ = arguments.pop("x-queue-type", None) or each.get("type") or "classic"
     attributes = {
         "type": type_,
-        "durable": each["durable"],
-        "auto_delete": each["auto_delete"],
+        "durable": each.get("durable", True),
+        "auto_delete": each.get("auto_delete", False),
         "arguments": arguments,
     }
     return _object(QUEUE, attributes, each["name"])

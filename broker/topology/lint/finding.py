@@ -105,6 +105,7 @@ RULES: Mapping[str, Rule] = {
     "policy-shadowed": _DOUBTFUL,
     "policy-matches-nothing": _DOUBTFUL,
     "policy-key-for-type": _DOUBTFUL,
+    "removed-key": _WRONG,
     "not-anchored": _DOUBTFUL,
     # Names and secrets
     "celery-name": _DOUBTFUL,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from broker.topology.effective import UNKNOWN_TO, Match, expression, type_of
 from broker.topology.lint.finding import Finding, finding
-from broker.topology.lint.queues import ignored
+from broker.topology.lint.queues import ignored, removed
 from broker.topology.lint.view import View
 from broker.topology.model import OperatorPolicy, Policy, Topology
 from broker.topology.objects import EXCHANGE, OPERATOR_POLICY, POLICY, QUEUE, Identity, Object
@@ -26,7 +26,9 @@ def check_values(topology: Topology) -> Iterator[Finding]:
             text = "the name is that of a generated policy, which rabbitry would delete"
             yield finding(path, "policy-name", text, at_key=True)
         for key, value in policy.definition.items():
-            if why := ignored(key, value):
+            if why := removed(key):
+                yield finding((*path, "definition", key), "removed-key", why, at_key=True)
+            elif why := ignored(key, value):
                 yield finding((*path, "definition", key), "ignored-value", why)
         if policy.pattern not in _EVERYTHING and not policy.pattern.startswith("^"):
             yield finding(

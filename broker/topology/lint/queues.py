@@ -15,6 +15,8 @@ from broker.topology.route import Routing
 from broker.topology.settings import (
     CLASSIC,
     GROUPS,
+    MASTER_LOCATOR,
+    MIRRORING,
     QUORUM,
     SETTINGS,
     STREAM,
@@ -71,6 +73,14 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+_ON_DISK = "quorum queues keep their messages on disk"
+_WITHOUT_EFFECT = {
+    "queue-mode": "every classic queue is lazy",
+    "max-in-memory-length": _ON_DISK,
+    "max-in-memory-bytes": _ON_DISK,
+}
+
+
 def check_values(topology: Topology) -> Iterator[Finding]:
     """Yield what is wrong with single queues."""
     for name, queue in topology.queues.items():
@@ -80,8 +90,19 @@ def check_values(topology: Topology) -> Iterator[Finding]:
         yield from _dead_lettering(queue, path)
 
 
+def removed(key: str) -> str:
+    """Return why RabbitMQ does not take an argument or policy key any more, or ""."""
+    if key in MIRRORING:
+        return f"RabbitMQ 4 refuses {key}, since it mirrors no classic queues; take quorum queues"
+    if key == MASTER_LOCATOR:
+        return f"RabbitMQ 4.3 denies {key}; write queue-leader-locator: balanced or client-local"
+    return ""
+
+
 def ignored(key: str, value: Any) -> str:
     """Return why RabbitMQ takes but ignores the value of an argument or policy key, or ""."""
+    if key in _WITHOUT_EFFECT:
+        return f"RabbitMQ 4 takes {key} and ignores it: {_WITHOUT_EFFECT[key]}"
     if key in _WORDS and value not in _WORDS[key]:
         return f"RabbitMQ takes {value!r} and ignores it; it knows {', '.join(_WORDS[key])}"
     if key in _COUNTS and (not isinstance(value, int) or isinstance(value, bool)):
@@ -165,6 +186,8 @@ def _arguments(queue: Queue, path: DataPath) -> Iterator[Finding]:
         elif argument not in _KNOWN:
             text = f"RabbitMQ stores {argument} and never looks at it"
             yield finding(here, "unknown-argument", text, at_key=True)
+        elif why := removed(argument.removeprefix("x-")):
+            yield finding(here, "removed-key", why, at_key=True)
         elif why := ignored(argument.removeprefix("x-"), value):
             yield finding(here, "ignored-value", why)
         elif argument == "x-overflow" and queue.type == QUORUM and value == "reject-publish-dlx":
