@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from broker.topology.access import User
@@ -68,7 +68,11 @@ def expectations(topology: Topology, user: User) -> list[Expectation]:
     found = _by_role(topology, user) if user.role else _by_permissions(topology, user)
     unique = dict.fromkeys(found)
     must = {(each.verb, each.name) for each in unique if each.allowed}
-    kept = [each for each in unique if each.allowed or (each.verb, each.name) not in must]
+    kept = [
+        each
+        for each in unique
+        if each.allowed or each.routing_key or (each.verb, each.name) not in must
+    ]
     return sorted(kept, key=lambda each: (not each.allowed, each))
 
 
@@ -142,12 +146,40 @@ def _by_permissions(topology: Topology, user: User) -> Iterator[Expectation]:
     for name in (*topology.exchanges, *topology.queues, STRANGER):
         yield from _matching("configure", permissions.configure, name, name)
     for name in topology.exchanges:
-        yield from _matching("write", permissions.write, name, name)
+        for each in _matching("write", permissions.write, name, name):
+            yield from _with_keys(topology, user, each)
     in_rights = _DEFAULT_EXCHANGE_IN_RIGHTS
     yield from _matching("write", permissions.write, in_rights, DEFAULT_EXCHANGE)
     for name in topology.queues:
         yield from _matching("read", permissions.read, name, name)
     yield from _tags(user)
+
+
+def _with_keys(topology: Topology, user: User, wanted: Expectation) -> Iterator[Expectation]:
+    """Yield what a topic permission leaves of the right to write to an exchange.
+
+    It asks for a key that it lets through: those are tried that the file names.
+    """
+    name = wanted.name
+    topic = user.topic_permissions.get(name) if user.topic_permissions else None
+    if not wanted.allowed or topic is None or topology.exchanges[name].type != "topic":
+        yield wanted
+        return
+    for key in sorted({*_keys(topology, name), STRANGER}):
+        for each in _matching("write", topic.write, key, name):
+            yield replace(each, routing_key=key)
+
+
+def _keys(topology: Topology, exchange: str) -> Iterator[str]:
+    """Yield the routing keys that the file names for an exchange."""
+    for job in topology.jobs.values():
+        if job.exchange == exchange and job.routing_key:
+            yield job.routing_key
+    for there in (*topology.queues.values(), *topology.exchanges.values()):
+        for binding in there.bindings:
+            key = binding.routing_key
+            if binding.exchange == exchange and key and not {"*", "#"} & set(key.split(".")):
+                yield key
 
 
 def _matching(verb: Verb, expression: str, text: str, name: str) -> Iterator[Expectation]:
