@@ -149,7 +149,8 @@ class Publisher:
 
         Args:
             jobs: `Job`s, or tuples of a name, arguments and keyword arguments.
-            timeout_s: seconds for each job until its outcome is known.
+            timeout_s: seconds for each job until its outcome is known; with an outbox the wait
+                ends as soon as RabbitMQ is known to be away.
 
         A job that cannot be sent (UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge)
         has that error as its receipt's outcome; the others go on.
@@ -176,7 +177,10 @@ class Publisher:
 
     def _ended(self, receipt: Receipt) -> Receipt:
         if not receipt.done:
-            (self._outbox or self._channel).wait_for(receipt, None)
+            if self._outbox is not None:
+                self._outbox.wait_unless_away(receipt)
+            else:
+                self._channel.wait_for(receipt, None)
         if isinstance(receipt.outcome, OutboxError):
             raise receipt.outcome
         return receipt

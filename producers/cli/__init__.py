@@ -8,6 +8,7 @@ import click
 
 from broker.cli import Session, common_options, print_json, print_table
 from producers.cli.call import call
+from producers.cli.flush import flush
 from producers.cli.publish import publish
 
 
@@ -73,3 +74,4 @@ def _seconds(value: float | None) -> str:
 
 jobs.add_command(publish)
 jobs.add_command(call)
+jobs.add_command(flush)

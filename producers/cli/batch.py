@@ -180,7 +180,14 @@ def _bar(source: str) -> tuple[Any, Any]:
     columns: list[Any] = [SpinnerColumn(), TextColumn("{task.fields[counts]}"), Rate()]
     if size:
         columns[1:1] = [BarColumn(), TextColumn("{task.percentage:>3.0f}%")]
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    progress = Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        # stdout is for the results.
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
     return progress, progress.add_task("", total=size, counts="", jobs=0)
 
 

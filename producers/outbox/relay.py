@@ -36,6 +36,7 @@ LOOK_S = 0.05
 # How long closing waits for the confirms of what is already on its way.
 SETTLE_S = 5.0
 WRITE_AGAIN_S = 1.0
+AWAY_S = 2.0
 
 
 class Outbox:
@@ -72,6 +73,7 @@ class Outbox:
         self.path = Path(path)
         self.changed = threading.Condition()
         self.away: str | None = "no connection yet"
+        self._away_since = time.monotonic()
         self._file = OutboxFile(path, create=create)
         self.channel = make_channel(on_channel=self._connected, on_lost=self._lost)
         self._sender = Sender(
@@ -132,6 +134,18 @@ class Outbox:
         if receipt.failure is not None:
             raise receipt.failure
 
+    def wait_unless_away(self, receipt: Receipt) -> None:
+        """Wait until a receipt is done; an accepted one ends at once while RabbitMQ is away."""
+        assert isinstance(receipt, OutboxReceipt)
+        with self.changed:
+            while not receipt.done:
+                if receipt.accepted and self._is_away:
+                    if receipt.position is not None:
+                        self._pending.pop(receipt.position, None)
+                    self._end(receipt, self._kept(receipt))
+                else:
+                    self.changed.wait(LOOK_S)
+
     def wait_for(self, receipt: Receipt, timeout_s: float | None) -> bool:
         """Wait until a receipt is done; False where the time-out came first."""
         with self.changed:
@@ -155,10 +169,12 @@ class Outbox:
     def _connected(self, _channel: Any) -> None:
         """RabbitMQ answers."""
         self.away = None
+        self._away_since = float("inf")
 
     def _lost(self, error: RabbitryError) -> None:
         """RabbitMQ is away: who only wanted to be rid of jobs need not wait for it."""
         self.away = str(error)
+        self._away_since = min(self._away_since, time.monotonic())
         with self.changed:
             self.changed.notify_all()
 
@@ -171,6 +187,11 @@ class Outbox:
     def quiet(self) -> bool:
         """Whether nothing is on its way from here."""
         return self._sender.quiet
+
+    @property
+    def under_way(self) -> int:
+        """How many were sent from here and are not confirmed."""
+        return self._sender.under_way
 
     # -- the thread -----------------------------------------------------------------------
 
@@ -317,9 +338,16 @@ class Outbox:
             except Exception:
                 logger.exception("a callback of message %s failed", receipt.message_id)
 
+    @property
+    def _is_away(self) -> bool:
+        """Whether RabbitMQ has been away for longer than a reconnection takes, or blocks us."""
+        if self.channel.blocked_reason is not None:
+            return True
+        return self.away is not None and time.monotonic() - self._away_since > AWAY_S
+
     def _make_room(self) -> bool:
         """End the wait of the oldest accepted jobs while RabbitMQ is away; holds `changed`."""
-        if self.away is None and self.channel.blocked_reason is None:
+        if not self._is_away:
             return False
         for position in list(itertools.islice(self._pending, self._window // 2)):
             for receipt in self._pending.pop(position):
@@ -357,7 +385,7 @@ class Outbox:
             message_id=receipt.message_id,
             exchange=receipt.exchange,
             routing_key=receipt.routing_key,
-            sent=receipt.position in self._sender.in_flight,
+            sent=self._sender.was_sent(receipt.position),
             reason=(f"it blocks publishing: {blocked}" if blocked else self.away)
             or "no confirm by the deadline",
             outbox=self.path,

@@ -70,6 +70,7 @@ class Sender:
         self._unwritten: set[int] = set()
         self._at_hand: dict[int, Stored] = {}
         self._refusals: dict[int, int] = {}
+        self._receipts: dict[int, Receipt] = {}
         self._flying: Counter[str] = Counter()
         self._held_until: dict[str, float] = {}
         self._turns: set[str] = set()
@@ -85,6 +86,17 @@ class Sender:
     def quiet(self) -> bool:
         """Whether the outcome of everything that was sent is known."""
         return len(self._settled) >= len(self.in_flight)
+
+    @property
+    def under_way(self) -> int:
+        """How many were written to a connection and are not confirmed."""
+        receipts = list(self._receipts.values())
+        return sum(receipt.sent and not receipt.done for receipt in receipts)
+
+    def was_sent(self, position: int | None) -> bool:
+        """Whether a job was written to a connection and has no outcome yet."""
+        receipt = self._receipts.get(-1 if position is None else position)
+        return receipt is not None and receipt.sent
 
     def remember(self, position: int, stored: Stored) -> None:
         """Keep a message that was just accepted, to send it without reading it again."""
@@ -154,6 +166,7 @@ class Sender:
         self._size_bytes += size_bytes
         self._flying[row.name] += 1
         self._refusals[row.position] = row.refusals
+        self._receipts[row.position] = receipt
         receipt.add_done_callback(partial(self._done, row.position))
 
     def _done(self, position: int, receipt: Receipt) -> None:
@@ -189,6 +202,7 @@ class Sender:
             self._size_bytes -= size_bytes
             self._flying[name] -= 1
             before = self._refusals.pop(position)
+            del self._receipts[position]
             outcome = receipt.outcome
             if isinstance(outcome, Routed):
                 routed.append(position)
