@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import InvalidInput, PublishFailed
 
@@ -23,6 +23,8 @@ class Routed:
 
 # Of many jobs also one that was never sent, since it cannot be.
 Outcome = Routed | PublishFailed | InvalidInput
+# Stands for a `Routed` that nobody has asked for yet: most never are.
+ROUTED: Final = Routed("", "", "")
 
 
 class Receipt:
@@ -44,6 +46,7 @@ class Receipt:
         "redelivered",
         "routing_key",
         "sent",
+        "started",
     )
 
     def __init__(
@@ -55,6 +58,7 @@ class Receipt:
         exchange: str,
         routing_key: str,
         deadline: float,
+        started: float = 0.0,
     ) -> None:
         self._confirmed = confirmed
         self._outcome: Outcome | None = None
@@ -64,6 +68,7 @@ class Receipt:
         self.exchange = exchange
         self.routing_key = routing_key
         self.deadline = deadline
+        self.started = started
         self.sent = False
         self.redelivered = False
 
@@ -75,6 +80,8 @@ class Receipt:
     @property
     def outcome(self) -> Outcome | None:
         """How it ended, or None while it is under way; never raises."""
+        if self._outcome is ROUTED:
+            self._outcome = Routed(self.message_id, self.exchange, self.routing_key)
         return self._outcome
 
     def wait(self, timeout_s: float | None = None) -> Routed:
@@ -90,7 +97,7 @@ class Receipt:
         """
         if self._outcome is None and not self._confirmed.wait_for(self, timeout_s):
             raise TimeoutError(f"message {self.message_id} is not confirmed after {timeout_s} s")
-        outcome = self._outcome
+        outcome = self.outcome
         if isinstance(outcome, Routed):
             return outcome
         assert outcome is not None

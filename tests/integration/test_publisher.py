@@ -15,6 +15,7 @@ from broker.errors import (
     AccessRefused,
     InvalidArguments,
     InvalidMessage,
+    MessageTooLarge,
     OutcomeUnknown,
     Rejected,
     UnknownJob,
@@ -105,15 +106,15 @@ def test_a_missing_exchange_ends_its_own_message_and_no_other(provisioned, rabbi
     assert 40 <= ready_in(provisioned.address, "jobs.normal") <= 40 + resent
 
 
-def test_a_message_that_rabbitmq_finds_too_large_is_rejected_alone(provisioned) -> None:
+def test_a_message_too_large_is_refused_before_anything_is_sent(provisioned) -> None:
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         before = publisher.publish("demo.echo", 1)
-        large = publisher.publish("demo.echo", np.zeros(17 * 2**20, np.uint8))
-        after = publisher.publish("demo.echo", 2)
+        with pytest.raises(MessageTooLarge, match="16777216") as caught:
+            publisher.publish("demo.echo", np.zeros(17 * 2**20, np.uint8))
+        publisher.publish("demo.echo", 2).wait()
         before.wait()
-        with pytest.raises(Rejected, match="16777216"):
-            large.wait()
-        after.wait()
+    assert caught.value.size_bytes > 17 * 2**20
+    assert caught.value.limit_bytes == 16 * 2**20
 
 
 def test_nothing_is_sent_for_input_that_is_refused(provisioned) -> None:
