@@ -76,7 +76,8 @@ def check_allowed(plan: Plan, management: Management) -> frozenset[str]:
             " needs the tag administrator or policymaker; nothing was written"
         )
     _check_features(pending, management)
-    if not any(change.identity.kind == VHOST and change.action == "create" for change in pending):
+    made = any(change.identity.kind == VHOST and change.action == "create" for change in pending)
+    if plan.exists and not made:
         # Who creates a virtual host may do everything in it.
         _check_rights(dict.fromkeys(_needed(pending)), plan.vhost, management, held)
     return held

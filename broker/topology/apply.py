@@ -7,22 +7,25 @@ costs one request a stage, however many objects it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from broker.errors import ApplyRefused, Interrupted, RabbitryError
+from broker.connection import Address
+from broker.errors import ApplyRefused, Interrupted, RabbitryError, VirtualHostMissing
 from broker.management import Management
 from broker.topology.allowed import ADMINISTRATOR, check_allowed
 from broker.topology.bulk import Failure, Written, write_all
 from broker.topology.changes import Change, Plan
 from broker.topology.lock import ApplyLock
-from broker.topology.objects import BINDING, POLICY, QUEUE, VHOST, Identity, Objects
-from broker.topology.observe import read_effective, read_kind
+from broker.topology.objects import BINDING, POLICY, QUEUE, VHOST, Identity
+from broker.topology.observe import observe, read_effective, read_kind
 from broker.topology.obsolete import MADE_ONLY, Consent, generated_by, stays_with
 from broker.topology.ownership import Record, Records, read_records, write_record
-from broker.topology.plan import differences
+from broker.topology.readback import still_wrong
+from broker.topology.replacing import go_on, replace_all
 from broker.topology.rivals import expression, not_in_force
 from broker.topology.settle import SETTLE_S, settle
 
@@ -40,6 +43,7 @@ class Outcome:
             a failure.
         warnings: settings that are written but not in force.
         error: what RabbitMQ or the network said when apply had to stop, or None.
+        resumed: what a replacement was gone on with of, that an earlier apply had begun.
     """
 
     done: tuple[Change, ...] = ()
@@ -47,6 +51,7 @@ class Outcome:
     not_done: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
     error: RabbitryError | None = None
+    resumed: tuple[Identity, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -59,6 +64,7 @@ class Outcome:
             "done": [change.document() for change in self.done],
             "failed": [{**each.change.document(), "failure": each.reason} for each in self.failed],
             "not_done": [change.document() for change in self.not_done],
+            "resumed": [{"kind": each.kind, "name": each.name[0]} for each in self.resumed],
             "warnings": list(self.warnings),
             "complete": self.complete,
         }
@@ -71,7 +77,7 @@ def apply(
     consent: Consent | None = None,
     on_done: Callable[[Change], None] = lambda change: None,
     say: Callable[[str], None] = lambda text: None,
-    settle_s: float = SETTLE_S,
+    settle_s: float | None = None,
 ) -> Outcome:
     """Make the changes of a plan, under a lock, and record on RabbitMQ whose they are.
 
@@ -84,7 +90,8 @@ def apply(
         consent: what may be replaced or deleted.
         on_done: told of each change when it is made and read back.
         say: told what takes long.
-        settle_s: how long a queue must have held nothing before it is deleted, in seconds.
+        settle_s: how long a queue must have held nothing before it is deleted, in seconds;
+            None for as long as RabbitMQ's statistics may lag.
 
     Raises:
         AccessRefused, UnsupportedBroker: the user's rights or RabbitMQ's features do not
@@ -108,10 +115,22 @@ def apply(
         plan = replace(plan, changes=tuple(c for c in plan.changes if c not in homes))
         if not first.complete:
             return replace(first, not_done=first.not_done + plan.changes)
-    with ApplyLock(management.address) as lock:
+    if not (plan.exists or homes) and ADMINISTRATOR not in tags:
+        # Whom RabbitMQ does not show a virtual host must not take it for deleted.
+        raise VirtualHostMissing(
+            f"user {management.address.user!r} sees no virtual host {plan.vhost!r}: an"
+            " administrator can tell whether there is none, and remove what is recorded of it"
+        )
+    with _locked(management.address, exists=plan.exists or bool(homes)) as check:
         records = read_records(management, plan.vhost, plan.owner)
+        if plan.void:
+            there = observe(management, plan.vhost, version=plan.version)
+            records = records.living(there.objects, exists=plan.exists)
         _refuse_conflicts(plan, records)
-        _go_on(plan, management, consent, say)
+        resumed = go_on(plan, management, consent, say, check, settle_s)
+        for each in records.void:
+            rest = [one for one in records.others if one.owner == each.owner]
+            write_record(management, rest[0] if rest else Record(each.owner, each.vhost))
         intent = _intent(plan, records, made=homes)
         if intent != records.own:
             write_record(management, intent)
@@ -121,15 +140,15 @@ def apply(
             consent=consent,
             on_done=on_done,
             say=say,
-            check=lock.check,
+            check=check,
             imports=ADMINISTRATOR in tags,
             settle_s=settle_s,
         )
         left = [*(each.change for each in outcome.failed), *outcome.not_done]
         final = _final(plan, intent, left)
         if final != intent:
-            outcome = _recorded(outcome, final, lock, management)
-    return replace(outcome, done=first.done + outcome.done)
+            outcome = _recorded(outcome, final, check, management)
+    return replace(outcome, done=first.done + outcome.done, resumed=resumed)
 
 
 def make_changes(
@@ -141,7 +160,7 @@ def make_changes(
     say: Callable[[str], None] = lambda text: None,
     check: Callable[[], None] = lambda: None,
     imports: bool = False,
-    settle_s: float = SETTLE_S,
+    settle_s: float | None = None,
 ) -> Outcome:
     """Make the changes of a plan; see `apply`, which does so under the lock.
 
@@ -172,7 +191,9 @@ def make_changes(
         not_done += kept
         try:
             if action == "replace":
-                outcome = _replace_all(stage, plan, management, check=check, say=say)
+                outcome = replace_all(
+                    stage, plan, management, check=check, say=say, settle_s=settle_s
+                )
             else:
                 outcome = write_all(stage, plan.vhost, management, imports=imports, check=check)
         except KeyboardInterrupt:
@@ -187,7 +208,7 @@ def make_changes(
             failed += [Failure(change, f"not read back: {exc}") for change in outcome.written]
             continue
         for change in outcome.written:
-            if reason := _still_wrong(change, there):
+            if reason := still_wrong(change, there):
                 failed.append(Failure(change, reason))
             else:
                 done.append(change)
@@ -198,19 +219,15 @@ def make_changes(
     return Outcome(tuple(done), tuple(failed), tuple(not_done), tuple(warnings), error)
 
 
-def _go_on(
-    plan: Plan, management: Management, consent: Consent, say: Callable[[str], None]
-) -> None:
-    """Go on with replacements that were interrupted: nothing else fits their half-done state."""
-    from broker.topology.replace import pending, resume
-
-    for each in pending(management, plan.vhost, plan.owner):
-        if not consent.replace:
-            raise ApplyRefused(
-                f"a replacement of {each.identity} was interrupted; `rabbitry topology apply"
-                " --allow-replace` goes on with it; nothing was written"
-            )
-        resume(each, management, management.address, say=say)
+@contextmanager
+def _locked(address: Address, *, exists: bool) -> Iterator[Callable[[], None]]:
+    """Hold the lock; yield what raises where it is lost."""
+    if not exists:
+        # Where there is no virtual host, only its records are left to be removed.
+        yield lambda: None
+        return
+    with ApplyLock(address) as lock:
+        yield lock.check
 
 
 def _interrupted(stage: Iterable[Change], plan: Plan, management: Management) -> Written:
@@ -219,7 +236,7 @@ def _interrupted(stage: Iterable[Change], plan: Plan, management: Management) ->
     for kind, group in groupby(stage, key=lambda change: change.identity.kind):
         there = read_kind(management, plan.vhost, kind)
         for change in group:
-            made = not _still_wrong(change, there)
+            made = not still_wrong(change, there)
             (outcome.written if made else outcome.not_tried).append(change)
     return outcome
 
@@ -233,36 +250,6 @@ def _stage(change: Change) -> tuple[str, str]:
     return change.identity.kind, action
 
 
-def _replace_all(
-    stage: Iterable[Change],
-    plan: Plan,
-    management: Management,
-    *,
-    check: Callable[[], None],
-    say: Callable[[str], None],
-) -> Written:
-    from broker.topology.replace import replace as replace_one
-
-    outcome = Written()
-    for change in stage:
-        if outcome.error:
-            outcome.not_tried.append(change)
-            continue
-        try:
-            check()
-            there = read_kind(management, plan.vhost, change.identity.kind)
-            if not _still_wrong(change, there):
-                # A replacement that was interrupted, and gone on with, has done it.
-                outcome.written.append(change)
-                continue
-            replace_one(change, management, management.address, owner=plan.owner, say=say)
-        except RabbitryError as exc:
-            outcome.fail(change, exc)
-        else:
-            outcome.written.append(change)
-    return outcome
-
-
 # -- deleting -------------------------------------------------------------------------
 
 
@@ -273,9 +260,10 @@ def _settled(
     consent: Consent,
     check: Callable[[], None],
     say: Callable[[str], None],
-    settle_s: float,
+    settle_s: float | None,
 ) -> dict[Identity, str]:
     """Return the queues that must not be deleted after all, and why."""
+    settle_s = SETTLE_S if settle_s is None else settle_s
     queues = [
         change.identity
         for change in pending
@@ -356,9 +344,11 @@ def _final(plan: Plan, intent: Record, left: Iterable[Change]) -> Record:
     return replace(intent, objects=objects, protected=intent.protected & objects)
 
 
-def _recorded(outcome: Outcome, record: Record, lock: ApplyLock, management: Management) -> Outcome:
+def _recorded(
+    outcome: Outcome, record: Record, check: Callable[[], None], management: Management
+) -> Outcome:
     try:
-        lock.check()
+        check()
         write_record(management, record)
     except RabbitryError as exc:
         return replace(outcome, error=outcome.error or exc)
@@ -366,19 +356,6 @@ def _recorded(outcome: Outcome, record: Record, lock: ApplyLock, management: Man
 
 
 # -- reading back ---------------------------------------------------------------------
-
-
-def _still_wrong(change: Change, there: Objects) -> str:
-    identity, found = change.identity, there.get(change.identity)
-    if change.after is None:
-        return f"RabbitMQ said that it deleted {identity}, but it is still there" if found else ""
-    if found is None:
-        return f"RabbitMQ said that it declared {identity}, but it is not there"
-    wrong = replace(change, differences=differences(change.after, found)).shown_differences()
-    if not wrong:
-        return ""
-    text = ", ".join(f"{each.attribute} is {each.before!r}, not {each.after!r}" for each in wrong)
-    return f"RabbitMQ said that it declared {identity}, but {text}"
 
 
 def _not_in_force(done: list[Change], vhost: str, management: Management) -> list[str]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from broker.topology.counts import Counts
 from broker.topology.objects import Identity, Object, masked, shown
+
+if TYPE_CHECKING:
+    from broker.topology.replace.record import Replacement
 
 Action = Literal["create", "update", "replace", "delete"]
 CHANGED = "(changed)"
@@ -115,6 +118,9 @@ class Plan:
         wanted: all that the topology names; what apply records.
         protected: what of it the file protects.
         gone: recorded objects that neither the file nor RabbitMQ has any more.
+        interrupted: replacements that were begun and not ended.
+        void: topologies whose records tell of nothing that is still there.
+        exists: whether the virtual host is there.
     """
 
     owner: str
@@ -130,11 +136,14 @@ class Plan:
     wanted: frozenset[Identity] = frozenset()
     protected: frozenset[Identity] = frozenset()
     gone: tuple[Identity, ...] = ()
+    interrupted: tuple[Replacement, ...] = ()
+    void: tuple[str, ...] = ()
+    exists: bool = True
 
     @property
     def same(self) -> bool:
         """Whether there is nothing to do."""
-        return not self.changes
+        return not (self.changes or self.interrupted)
 
     def document(self) -> dict[str, Any]:
         """Return the plan as JSON, without secrets."""
@@ -148,8 +157,19 @@ class Plan:
             "unmanaged": [_named(each) for each in self.unmanaged],
             "others": [{**_named(each), "topology": of} for each, of in self.others.items()],
             "celery": [{**_named(each), "what": what} for each, what in self.celery.items()],
+            "interrupted": [interrupted_document(each) for each in self.interrupted],
             "warnings": list(self.warnings),
         }
+
+
+def interrupted_document(each: Replacement) -> dict[str, Any]:
+    """Return an interrupted replacement as JSON."""
+    return {
+        **_named(each.identity),
+        "step": each.step,
+        "back": each.back,
+        "can_go_back": each.can_go_back,
+    }
 
 
 def _named(identity: Identity) -> dict[str, Any]:

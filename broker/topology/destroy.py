@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from broker.errors import RabbitryError
+from broker.errors import ApplyRefused, RabbitryError
 from broker.management import Management
 from broker.topology.apply import Outcome, apply
 from broker.topology.bulk import Failure
 from broker.topology.changes import Change, Plan
 from broker.topology.counts import Counts, count_queues
+from broker.topology.look import interrupted
 from broker.topology.objects import (
     PERMISSION,
     TOPIC_PERMISSION,
@@ -24,7 +25,6 @@ from broker.topology.observe import observe
 from broker.topology.obsolete import Consent, judge
 from broker.topology.ownership import Record, Records, is_rabbitrys, read_records, write_record
 from broker.topology.plan import candidates, order_of
-from broker.topology.settle import SETTLE_S
 
 # What goes with a virtual host and keeps nobody from deleting it.
 _ITS_OWN = frozenset({VHOST, VHOST_LIMIT, PERMISSION, TOPIC_PERMISSION})
@@ -41,10 +41,16 @@ def plan_destroy(
         vhost: the virtual host.
         management: the management API.
         consent: which queues may be deleted with what they hold.
+
+    Raises:
+        ApplyRefused: a replacement was interrupted, and messages may be in its helpers.
     """
     consent = replace(consent or Consent(), prune=True)
     records = read_records(management, vhost, owner)
     observed = observe(management, vhost, named=records.own.objects)
+    records = records.living(observed.objects, exists=observed.exists)
+    for each in interrupted(observed, owner, management):
+        raise ApplyRefused(f"{each.interruption}; then destroy. Nothing was removed")
     plan = _plan(observed, records, consent, {})
     if names := candidates(plan):
         plan = _plan(observed, records, consent, count_queues(management, names))
@@ -58,7 +64,7 @@ def destroy(
     consent: Consent | None = None,
     on_done: Callable[[Change], None] = lambda change: None,
     say: Callable[[str], None] = lambda text: None,
-    settle_s: float = SETTLE_S,
+    settle_s: float | None = None,
 ) -> Outcome:
     """Make the deletions of `plan_destroy`; the virtual host goes last.
 
@@ -118,6 +124,8 @@ def _plan(
         tuple(changes),
         left=tuple(left),
         gone=tuple(sorted(own.objects - observed.objects.keys())),
+        void=tuple(each.owner for each in records.void),
+        exists=observed.exists,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from broker.management import Management
 from broker.topology.changes import Plan
@@ -16,6 +17,9 @@ from broker.topology.obsolete import Consent
 from broker.topology.ownership import Records, read_records
 from broker.topology.plan import candidates, make_plan
 from broker.topology.versions import losses, refuse_harmful
+
+if TYPE_CHECKING:
+    from broker.topology.replace import Replacement
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ def look(topology: Topology, management: Management, *, consent: Consent | None 
         version=version,
         named={*desired.objects, *records.own.objects},
     )
+    records = records.living(observed.objects, exists=observed.exists)
     plan = make_plan(desired, observed, records=records, consent=consent)
     if names := candidates(plan):
         counts = count_queues(management, names)
@@ -58,8 +63,7 @@ def look(topology: Topology, management: Management, *, consent: Consent | None 
     if topology.broker.requires is None:
         plan = replace(plan, warnings=(*plan.warnings, *losses(topology, version)))
     if records.known:
-        warnings = (*plan.warnings, *_interrupted(plan, management))
-        plan = replace(plan, warnings=warnings)
+        plan = replace(plan, interrupted=tuple(interrupted(observed, desired.owner, management)))
     else:
         user = management.address.user
         unknown = (
@@ -70,11 +74,10 @@ def look(topology: Topology, management: Management, *, consent: Consent | None 
     return Look(desired, observed, records, plan)
 
 
-def _interrupted(plan: Plan, management: Management) -> Iterator[str]:
-    from broker.topology.replace import pending
+def interrupted(observed: Observed, owner: str, management: Management) -> Iterator[Replacement]:
+    """Yield the replacements that a topology has begun and not ended; one request."""
+    from broker.topology.replace import is_void, pending
 
-    for each in pending(management, plan.vhost, plan.owner):
-        yield (
-            f"a replacement of {each.identity} was interrupted; `rabbitry topology apply"
-            " --allow-replace` goes on with it"
-        )
+    for each in pending(management, observed.vhost, owner):
+        if not is_void(each, observed.objects):
+            yield each

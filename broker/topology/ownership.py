@@ -7,13 +7,23 @@ they are deleted, so that a run that is killed never leaves an own object withou
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from broker.errors import AccessRefused
 from broker.management import Management
-from broker.topology.objects import GLOBAL_PARAMETER, QUEUE, Identity, Object
+from broker.topology.objects import (
+    BINDING,
+    EXCHANGE,
+    GLOBAL_PARAMETER,
+    OPERATOR_POLICY,
+    OUTSIDE,
+    POLICY,
+    QUEUE,
+    Identity,
+    Object,
+)
 
 PREFIX = "rabbitry.topology."
 REPLACE_PREFIX = "rabbitry.replace."
@@ -21,6 +31,8 @@ REPLACE_PREFIX = "rabbitry.replace."
 OWN_PREFIX = "rabbitry."
 LOCK_NAME = "rabbitry.apply"
 VERSION = 1
+# Kinds that are read in any case, and go with their virtual host.
+_EVIDENCE = frozenset({EXCHANGE, QUEUE, BINDING, POLICY, OPERATOR_POLICY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +80,36 @@ class Records:
         own: of the topology at hand; empty where it has none yet.
         others: of the other topologies.
         known: False where the user may not read records; then nothing counts as owned.
+        void: records of others that tell of nothing that is still there; see `living`.
     """
 
     own: Record
     others: tuple[Record, ...] = ()
     known: bool = True
+    void: tuple[Record, ...] = ()
+
+    def living(self, objects: Container[Identity], *, exists: bool) -> Records:
+        """Return the records of what can still be somebody's.
+
+        Records stay when a virtual host is deleted by hand. They must not hold the names in a
+        new one of the same name; what lives beside the virtual hosts remains its topology's.
+
+        Args:
+            objects: what there is.
+            exists: whether the virtual host does.
+        """
+        others, void = [], []
+        for each in self.others:
+            evidence = [identity for identity in each.objects if identity.kind in _EVIDENCE]
+            lives = any(identity in objects for identity in evidence)
+            if exists and (lives or not evidence):
+                others.append(each)
+                continue
+            rest = frozenset(one for one in each.objects if one.kind in OUTSIDE)
+            void.append(each)
+            if rest:
+                others.append(replace(each, objects=rest, protected=each.protected & rest))
+        return replace(self, others=tuple(others), void=tuple(void))
 
     def holder(self, identity: Identity) -> str | None:
         """Return the other topology that manages an object, or None."""

@@ -122,6 +122,8 @@ def make_plan(
         wanted=frozenset(desired.objects),
         protected=protected,
         gone=tuple(sorted(records.own.objects - desired.objects.keys() - observed.objects.keys())),
+        void=tuple(each.owner for each in records.void),
+        exists=observed.exists,
     )
 
 

@@ -23,19 +23,21 @@ def drift(session: Session) -> int:
     What others added is shown where it alters what the file describes: a policy that hides
     one of the file's or applies to its queues, a binding to them.
     """
+    from broker.topology.changes import interrupted_document
     from broker.topology.drift import find_drift
     from broker.topology.look import look
 
     with management_of(session, file := session.load_topology()) as management:
         seen = look(file, management)
-    found = find_drift(seen)
+    found, interrupted = find_drift(seen), seen.plan.interrupted
     if session.json:
         print_json(
             {
                 "topology": seen.plan.owner,
                 "vhost": seen.plan.vhost,
                 "drift": [each.document() for each in found],
-                "same": not found,
+                "interrupted": [interrupted_document(each) for each in interrupted],
+                "same": not (found or interrupted),
             }
         )
     else:
@@ -45,8 +47,12 @@ def drift(session: Session) -> int:
                 here, there = text_of(item.after), text_of(item.before)
                 shown = here if here == there else f"{there} on the broker, {here} in the file"
                 line(f"    {item.attribute}: {shown}", None)
+        for half in interrupted:
+            line(half.interruption, "magenta")
     warn(seen.plan.warnings)
     where = f"virtual host {seen.plan.vhost!r} of RabbitMQ {seen.plan.version}"
+    if interrupted and not found:
+        return EXIT_DIFFERS
     if not found:
         note(f"No drift: {where} is as the file says.")
         return EXIT_DONE

@@ -111,7 +111,8 @@ def apply(
         if not session.json:
             show_plan(found, replace=allow_replace)
         warn(found.warnings)
-        if not found.same and _asked(f"Apply to virtual host {found.vhost!r}?", found, yes=yes):
+        question = f"Apply to virtual host {found.vhost!r}?"
+        if not found.same and _asked(question, found, yes=yes, replace=allow_replace):
             _check_again(found, file, management, consent)
         outcome = make(
             found,
@@ -143,9 +144,13 @@ def end(outcome: Outcome, session: Session, *, command: str) -> int:
     return EXIT_DONE if outcome.complete else EXIT_DIFFERS
 
 
-def _asked(question: str, found: Plan, *, yes: bool) -> bool:
+def _asked(question: str, found: Plan, *, yes: bool, replace: bool) -> bool:
     """Ask where somebody must be asked; return whether somebody was."""
-    if yes or all(change.blocked for change in found.changes):
+    replacing = replace and (
+        bool(found.interrupted)
+        or any(c.action == "replace" and not c.hindrance for c in found.changes)
+    )
+    if yes or not (replacing or any(not change.blocked for change in found.changes)):
         return False
     confirm(question)
     return True
@@ -164,7 +169,8 @@ def _check_again(found: Plan, file: Topology, management: Management, consent: o
     from broker.topology.obsolete import Consent
 
     assert isinstance(consent, Consent)
-    if look(file, management, consent=consent).plan.changes != found.changes:
+    again = look(file, management, consent=consent).plan
+    if (again.changes, again.interrupted) != (found.changes, found.interrupted):
         raise ApplyRefused(
             "RabbitMQ changed while this was being looked at; nothing was written, run it again"
         )

@@ -31,6 +31,8 @@ def show_plan(found: Plan, *, replace: bool = False, doing: str = "Plan for") ->
         line(f"{sign} {change.identity}", colour)
         for text in _details(change):
             line(f"    {text}", None)
+    for each in found.interrupted:
+        line(f"! {each.interruption}", "magenta")
     for left in found.left:
         note(f"Left: {left.identity} ({left.reason})")
     _list("Not in the file, left alone", found.unmanaged)
@@ -64,6 +66,8 @@ def _counted(found: Plan, replace: bool) -> Iterator[str]:
         count = sum(c.action == action and not c.hindrance for c in found.changes)
         if count:
             yield f"{count} {text}"
+    if found.interrupted:
+        yield f"{len(found.interrupted)} interrupted replacement to end"
     hindered = sum(bool(change.hindrance) for change in found.changes)
     if hindered:
         yield f"{hindered} left alone"

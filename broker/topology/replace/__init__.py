@@ -6,7 +6,8 @@ done and may be done twice, so that a run that was killed at any point is resume
 
 from __future__ import annotations
 
-from broker.topology.replace.record import Replacement, pending
+from broker.topology.replace.record import Replacement, is_void, pending
+from broker.topology.replace.record import delete as forget
 from broker.topology.replace.run import replace, resume, rollback
 
-__all__ = ["Replacement", "pending", "replace", "resume", "rollback"]
+__all__ = ["Replacement", "forget", "is_void", "pending", "replace", "resume", "rollback"]

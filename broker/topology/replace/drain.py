@@ -92,6 +92,7 @@ def drain(site: Site, queues: Mapping[str, str], *, refuses: bool = False) -> in
     quiet_since: float | None = None
     seen: object = None
     while True:
+        site.check()
         waiting: dict[str, int] = {}
         for queue, exchange in queues.items():
             ready = site.ready(queue)

@@ -7,13 +7,15 @@ the first change, after each step, and deleted at the end.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from broker.management import Management
-from broker.topology.objects import BINDING, Identity, Object
+from broker.topology.objects import BINDING, EXCHANGE, QUEUE, Identity, Object
 from broker.topology.ownership import REPLACE_PREFIX
+from broker.topology.replace import steps
 
 VERSION = 1
 
@@ -53,6 +55,29 @@ class Replacement:
     def wanted(self) -> Object:
         """The queue or exchange as it is to be."""
         return Object(self.identity, self.after)
+
+    @property
+    def standing(self) -> str:
+        """How far it has come, in words."""
+        names = steps.steps_of(self.identity)
+        back = " on its way back" if self.back else ""
+        return f"step {names.index(self.step) + 1} of {len(names)} ({self.step}){back}"
+
+    @property
+    def can_go_back(self) -> bool:
+        """Whether it can be rolled back."""
+        return self.back or steps.can_go_back(self.identity, self.step)
+
+    @property
+    def interruption(self) -> str:
+        """That it was interrupted, where it stands, and what to run."""
+        text = (
+            f"a replacement of {self.identity} was interrupted at {self.standing};"
+            " `rabbitry topology apply --allow-replace` goes on with it"
+        )
+        if self.can_go_back:
+            text += f", `rabbitry topology rollback {shlex.quote(self.name)}` undoes it"
+        return text
 
     @property
     def record_name(self) -> str:
@@ -110,6 +135,20 @@ def pending(management: Management, vhost: str, owner: str | None = None) -> lis
         (each for each in found if each.vhost == vhost and owner in (None, each.owner)),
         key=lambda each: each.identity,
     )
+
+
+def is_void(replacement: Replacement, there: Container[Identity]) -> bool:
+    """Say whether nothing of a replacement is there: its virtual host was deleted meanwhile.
+
+    Args:
+        replacement: one that was begun.
+        there: the queues and exchanges of the virtual host.
+    """
+    helpers = steps.Helpers.of(replacement.identity).names
+    if any(Identity(kind, (name,)) in there for kind in (QUEUE, EXCHANGE) for name in helpers):
+        return False
+    # Only before the first step and after the last can it have no helper.
+    return replacement.step not in ("prepare", "clean") or replacement.identity not in there
 
 
 def write(management: Management, replacement: Replacement) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace as with_
 from typing import NoReturn
 
 from broker.connection import Address
-from broker.errors import AccessRefused, ProvisioningFailed, RabbitryError
+from broker.errors import AccessRefused, ApplyRefused, ProvisioningFailed, RabbitryError
 from broker.management import Management
 from broker.topology.objects import EXCHANGE, QUEUE
 from broker.topology.plan import Change
@@ -26,6 +27,7 @@ def replace(
     say: Say,
     settle_s: float = SETTLE_S,
     patience_s: float = PATIENCE_S,
+    check: Callable[[], object] = lambda: None,
 ) -> None:
     """Replace a queue or an exchange while producers and consumers go on.
 
@@ -42,12 +44,14 @@ def replace(
             RabbitMQ's statistics may be 9 s old.
         patience_s: seconds without any progress after which a queue that does not drain gets
             its messages back.
+        check: asked before each step; raises ApplyRefused where nothing more may be done.
 
     Raises:
         ProvisioningFailed: it cannot be done; everything is as before, or the error says so.
+        ApplyRefused: what `check` raised, and how far this has come; the next call goes on.
         Unreachable, AccessRefused: see `broker.errors`; the next call goes on.
     """
-    with Site(management, address, say, settle_s, patience_s) as site:
+    with Site(management, address, say, settle_s, patience_s, check) as site:
         begun = [
             each
             for each in record.pending(management, site.vhost)
@@ -69,9 +73,10 @@ def resume(
     say: Say,
     settle_s: float = SETTLE_S,
     patience_s: float = PATIENCE_S,
+    check: Callable[[], object] = lambda: None,
 ) -> None:
     """Go on with a replacement that was interrupted; see `replace`."""
-    with Site(management, address, say, settle_s, patience_s) as site:
+    with Site(management, address, say, settle_s, patience_s, check) as site:
         _go_on(site, replacement)
 
 
@@ -83,17 +88,19 @@ def rollback(
     say: Say,
     settle_s: float = SETTLE_S,
     patience_s: float = PATIENCE_S,
+    check: Callable[[], object] = lambda: None,
 ) -> None:
     """Undo a replacement that was interrupted; see `replace`.
 
     Raises:
         ProvisioningFailed: it has come too far; resume it.
     """
-    with Site(management, address, say, settle_s, patience_s) as site:
-        if not replacement.back and not steps.can_go_back(replacement.identity, replacement.step):
+    with Site(management, address, say, settle_s, patience_s, check) as site:
+        if not replacement.can_go_back:
             reason = "it is replaced already, only its messages or bindings are still on their way"
             raise ProvisioningFailed(
-                f"{replacement.identity} cannot be rolled back: {reason}; resume it by apply",
+                f"{replacement.identity} cannot be rolled back: {reason};"
+                " `rabbitry topology apply --allow-replace` goes on with it",
                 object=str(replacement.identity),
                 reason=reason,
             )
@@ -104,7 +111,7 @@ def rollback(
 
 
 def _go_on(site: Site, it: Replacement) -> None:
-    site.say(f"{it.identity}: going on with a replacement that was interrupted at {it.step!r}")
+    site.say(f"{it.identity}: going on with a replacement that was interrupted at {it.standing}")
     _run(site, it)
 
 
@@ -113,7 +120,7 @@ def _run(site: Site, it: Replacement) -> None:
         _all_steps(site, it)
     except _StepFailed as failed:
         it, cause = failed.it, failed.cause
-        if it.back or not steps.can_go_back(it.identity, it.step):
+        if not it.can_go_back or it.back:
             _raise(cause, f"{it.identity}: apply goes on from here when the cause is mended")
         site.say(f"{it.identity}: {cause}; going back")
         try:
@@ -140,7 +147,13 @@ def _all_steps(site: Site, it: Replacement) -> None:
         way = "back, " if it.back else ""
         site.say(f"{it.identity}: {way}step {names.index(step) + 1} of {len(names)}: {title}")
         try:
+            site.check()
             it = action(site, it)
+        except ApplyRefused as exc:
+            raise ApplyRefused(
+                f"{exc}: the replacement of {it.identity} stands at {it.standing}, its messages"
+                " are safe, and apply --allow-replace goes on from there"
+            ) from exc
         except (ProvisioningFailed, AccessRefused) as exc:
             raise _StepFailed(it, exc) from exc
         step = steps.after(it.identity, step)

@@ -36,6 +36,7 @@ class Site:
         settle_s: seconds for which a queue must show no message before it is deleted.
         patience_s: seconds without any progress after which a queue that does not drain gets
             its messages back.
+        check: raises ApplyRefused where nothing more may be done: the lock is lost.
     """
 
     management: Management
@@ -43,6 +44,7 @@ class Site:
     say: Say
     settle_s: float = SETTLE_S
     patience_s: float = PATIENCE_S
+    check: Callable[[], object] = lambda: None
     _connection: Any = field(default=None, repr=False)
     _channel: Any = field(default=None, repr=False)
 

@@ -111,6 +111,11 @@ class Helpers:
         """The exchange that leads to the new queue."""
         return f"{self.base}.refill"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all queues and exchanges that help."""
+        return (self.standin, self.switch, self.interim, self.aside, self.refill)
+
 
 def steps_of(identity: Identity) -> tuple[str, ...]:
     """Return the steps of replacing an object, in order."""
