@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
-from broker.connection import Address
 from broker.errors import ApplyRefused, Interrupted, RabbitryError, VirtualHostMissing
 from broker.management import Management
 from broker.topology.allowed import ADMINISTRATOR, check_allowed
@@ -121,7 +120,7 @@ def apply(
             f"user {management.address.user!r} sees no virtual host {plan.vhost!r}: an"
             " administrator can tell whether there is none, and remove what is recorded of it"
         )
-    with _locked(management.address, exists=plan.exists or bool(homes)) as check:
+    with _locked(management, plan.owner, exists=plan.exists or bool(homes)) as check:
         records = read_records(management, plan.vhost, plan.owner)
         if plan.void:
             there = observe(management, plan.vhost, version=plan.version)
@@ -220,13 +219,13 @@ def make_changes(
 
 
 @contextmanager
-def _locked(address: Address, *, exists: bool) -> Iterator[Callable[[], None]]:
+def _locked(management: Management, owner: str, *, exists: bool) -> Iterator[Callable[[], None]]:
     """Hold the lock; yield what raises where it is lost."""
     if not exists:
         # Where there is no virtual host, only its records are left to be removed.
         yield lambda: None
         return
-    with ApplyLock(address) as lock:
+    with ApplyLock(management.address, owner=owner, management=management) as lock:
         yield lock.check
 
 

@@ -7,16 +7,27 @@ https://www.rabbitmq.com/docs/queues#exclusive-queues
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import threading
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from broker.connection import CONNECT_TIMEOUT_S, Address
-from broker.errors import AccessRefused, ApplyRefused, Unreachable, VirtualHostMissing
+from broker.errors import (
+    AccessRefused,
+    ApplyRefused,
+    BrokerUnavailable,
+    Unreachable,
+    VirtualHostMissing,
+)
 from broker.topology.ownership import LOCK_NAME
 
 if TYPE_CHECKING:
     import pika
+
+    from broker.management import Management
 
 HEARTBEAT_S = 20
 # How often the connection is serviced; far below the heartbeat.
@@ -30,13 +41,26 @@ class ApplyLock:
     `check` asks RabbitMQ whether the lock is still held.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        owner: str = "",
+        management: Management | None = None,
+        heartbeat_s: int = HEARTBEAT_S,
+    ) -> None:
         """Prepare the lock; nothing is sent yet.
 
         Args:
             address: where RabbitMQ is; its virtual host is what is locked.
+            owner: the topology that is applied, for whoever meets the lock.
+            management: tells who holds the lock where it is held.
+            heartbeat_s: seconds of silence after which RabbitMQ counts the connection as dead.
         """
         self.address = address
+        self._owner = owner
+        self._management = management
+        self._heartbeat_s = heartbeat_s
         self._mutex = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._service, name="apply-lock", daemon=True)
@@ -52,7 +76,7 @@ class ApplyLock:
             AccessRefused: the user may not declare its queue.
             Unreachable, VirtualHostMissing: see `broker.errors`.
         """
-        self._connection = _connect(self.address)
+        self._connection = _connect(self.address, self._owner, self._heartbeat_s)
         try:
             self._take()
         except BaseException:
@@ -90,7 +114,7 @@ class ApplyLock:
                 try:
                     self._channel.queue_declare(LOCK_NAME, passive=True)
                 except (pika.exceptions.AMQPError, OSError) as exc:
-                    self._lost = str(exc) or type(exc).__name__
+                    self._lost = _told(exc)
             if self._lost:
                 raise ApplyRefused(
                     f"the lock on virtual host {self.address.vhost_name!r} was lost"
@@ -110,9 +134,10 @@ class ApplyLock:
             )
         except pika.exceptions.ChannelClosedByBroker as exc:
             if exc.reply_code == 405:
+                holder = "" if self._management is None else holder_of(self._management)
                 raise ApplyRefused(
-                    f"another apply is at work in virtual host {vhost!r}; wait for it and run"
-                    " this one again"
+                    f"another apply is at work in virtual host {vhost!r}{holder}; wait for it and"
+                    " run this one again"
                 ) from exc
             if exc.reply_code == 403:
                 raise AccessRefused(
@@ -131,7 +156,7 @@ class ApplyLock:
                     if self._connection is not None:
                         self._connection.process_data_events(time_limit=0)
                 except (pika.exceptions.AMQPError, OSError) as exc:
-                    self._lost = str(exc) or type(exc).__name__
+                    self._lost = _told(exc)
                     return
 
     def _close(self) -> None:
@@ -147,10 +172,33 @@ class ApplyLock:
                 connection.close()
             except (pika.exceptions.AMQPError, OSError) as exc:
                 # It is gone, and with it the lock.
-                self._lost = str(exc)
+                self._lost = _told(exc)
 
 
-def _connect(address: Address) -> pika.BlockingConnection:
+def holder_of(management: Management) -> str:
+    """Return who holds the lock, as ``": topology 'x', by …"``, or "" where it cannot be told."""
+    try:
+        queue = management.find("queues", management.address.vhost_name, LOCK_NAME) or {}
+        name = dict(queue.get("owner_pid_details") or {}).get("name")
+        # It takes the tag monitoring to see the connections of others.
+        connection = management.find("connections", name) if name else None
+    except BrokerUnavailable:
+        return ""
+    if not connection:
+        return f": connection {name}" if name else ""
+    told = dict(connection.get("client_properties") or {})
+    since = datetime.fromtimestamp(int(connection.get("connected_at", 0)) / 1000, UTC)
+    return (
+        f": topology {told.get('topology', '')!r}, by user {connection.get('user')!r} in process"
+        f" {told.get('process')} on {told.get('host')} since {since:%H:%M:%S} UTC"
+    )
+
+
+def _told(exc: BaseException) -> str:
+    return str(getattr(exc, "reply_text", "") or exc) or type(exc).__name__
+
+
+def _connect(address: Address, owner: str, heartbeat_s: int) -> pika.BlockingConnection:
     import pika
     import pika.exceptions
 
@@ -169,11 +217,16 @@ def _connect(address: Address) -> pika.BlockingConnection:
                 port=address.port,
                 virtual_host=address.vhost_name,
                 credentials=pika.PlainCredentials(address.user, address.password),
-                heartbeat=HEARTBEAT_S,
+                heartbeat=heartbeat_s,
                 socket_timeout=CONNECT_TIMEOUT_S,
                 blocked_connection_timeout=CONNECT_TIMEOUT_S,
                 ssl_options=tls,
-                client_properties={"connection_name": "rabbitry topology apply"},
+                client_properties={
+                    "connection_name": "rabbitry topology apply",
+                    "topology": owner,
+                    "host": socket.gethostname(),
+                    "process": str(os.getpid()),
+                },
             )
         )
     except (

@@ -131,8 +131,10 @@ def roll_back(
     """
     from broker.topology.replace import rollback
 
-    with ApplyLock(management.address) as lock:
-        for each in begun:
+    found = list(begun)
+    owner = found[0].owner if found else ""
+    with ApplyLock(management.address, owner=owner, management=management) as lock:
+        for each in found:
             rollback(
                 each,
                 management,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -294,6 +295,25 @@ def test_a_second_apply_is_refused_and_writes_nothing(management: Management) ->
         apply(plan, management)
     assert names(management, "queues") == set()
     assert apply(plan, management).complete
+
+
+def test_whoever_meets_the_lock_is_told_who_holds_it(management: Management, vhost: str) -> None:
+    with ApplyLock(management.address, owner="other"):
+        # RabbitMQ lists a connection a moment after it is there.
+        until(lambda: held(management))
+        holder = re.escape(f"by user {management.address.user!r} in process {os.getpid()} on ")
+        with pytest.raises(ApplyRefused, match=f"{vhost}': topology 'other', {holder}"):
+            applied(topology(**BANDS), management)
+
+
+def test_the_lock_outlives_its_heartbeats_while_nobody_looks_after_it(
+    management: Management,
+) -> None:
+    with ApplyLock(management.address, heartbeat_s=1) as lock:
+        (there,) = until(lambda: held(management))
+        # Nothing but heartbeats comes from it; RabbitMQ ends a connection that misses two.
+        until(lambda: held(management)[0]["recv_cnt"] >= there.get("recv_cnt", 0) + 5)
+        lock.check()
 
 
 def test_a_lost_lock_stops_apply_and_the_next_goes_on(management: Management, vhost: str) -> None:
