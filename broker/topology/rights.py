@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from broker.topology.access import User
@@ -175,11 +176,12 @@ def _keys(topology: Topology, exchange: str) -> Iterator[str]:
     for job in topology.jobs.values():
         if job.exchange == exchange and job.routing_key:
             yield job.routing_key
-    for there in (*topology.queues.values(), *topology.exchanges.values()):
-        for binding in there.bindings:
-            key = binding.routing_key
-            if binding.exchange == exchange and key and not {"*", "#"} & set(key.split(".")):
-                yield key
+    bound = [each.bindings for each in topology.queues.values()]
+    bound += [each.bindings for each in topology.exchanges.values()]
+    for binding in chain.from_iterable(bound):
+        key = binding.routing_key
+        if binding.exchange == exchange and key and not {"*", "#"} & set(key.split(".")):
+            yield key
 
 
 def _matching(verb: Verb, expression: str, text: str, name: str) -> Iterator[Expectation]:

@@ -47,6 +47,7 @@ _PLUGINS = (
     (re.compile(r"component shovel not found"), "rabbitmq_shovel"),
     (re.compile(r"component federation-\S+ not found"), "rabbitmq_federation"),
     (re.compile(r"federation-upstream.* are not recognised"), "rabbitmq_federation"),
+    (re.compile(r"unknown exchange type 'x-modulus-hash'"), "rabbitmq_sharding before 4.3"),
     (re.compile(r"(?:invalid|unknown) exchange type"), "that brings this type of exchange"),
 )
 

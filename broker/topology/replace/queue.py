@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from broker.errors import ProvisioningFailed
-from broker.topology.objects import QUEUE, Identity, Object
-from broker.topology.observe import read_kind
+from broker.topology.objects import EXCHANGE, QUEUE, Identity, Object
+from broker.topology.observe import read_effective, read_kind
 from broker.topology.plan import Change, differences
 from broker.topology.policies import pattern
 from broker.topology.replace import record
@@ -46,7 +46,7 @@ def begin(site: Site, change: Change, owner: str) -> Replacement:
                 object=str(identity),
                 reason=reason,
             )
-    effective = _answer(site, identity.name[0]).get("effective_policy_definition") or {}
+    effective = _in_force(site, identity.name[0])
     return Replacement(
         owner=owner,
         vhost=site.vhost,
@@ -75,8 +75,7 @@ def prepare(site: Site, it: Replacement) -> Replacement:
     for name in queues:
         attributes = {"type": "quorum", "durable": True, "auto_delete": False, "arguments": {}}
         _declare(site, Object(Identity(QUEUE, (name,)), attributes))
-        in_force = _answer(site, name).get("effective_policy_definition") or {}
-        if missing := it.settings.keys() - in_force.keys():
+        if missing := it.settings.keys() - _in_force(site, name).keys():
             text = f"the policy {helpers.policy!r} is not in force: {', '.join(sorted(missing))}"
             raise ProvisioningFailed(
                 f"queue {name!r}: {text}; does another policy have a priority above"
@@ -219,17 +218,16 @@ def _declare(site: Site, wanted: Object) -> None:
 
 
 def _exchange(site: Site, name: str, type: str) -> None:
-    body = {"type": type, "durable": True, "internal": False, "auto_delete": False}
-    site.management.put("exchanges", site.vhost, name, body=body)
+    attributes = {"type": type, "durable": True, "internal": False, "auto_delete": False}
+    _declare(site, Object(Identity(EXCHANGE, (name,)), attributes))
 
 
 def _exists(site: Site, exchange: str) -> bool:
     return site.management.find("exchanges", site.vhost, exchange) is not None
 
 
-def _answer(site: Site, queue: str) -> Mapping[str, Any]:
-    answer: Mapping[str, Any] = site.management.get("queues", site.vhost, queue, disable_stats=True)
-    return answer
+def _in_force(site: Site, queue: str) -> Mapping[str, Any]:
+    return read_effective(site.management, site.vhost).get(queue, {})
 
 
 def _there(site: Site, identity: Identity) -> Object | None:
@@ -238,5 +236,5 @@ def _there(site: Site, identity: Identity) -> Object | None:
 
 def _refuses(site: Site, it: Replacement) -> bool:
     arguments = it.after.get("arguments") or {}
-    effective = _answer(site, it.name).get("effective_policy_definition") or {}
+    effective = _in_force(site, it.name)
     return any(f"x-{key}" in arguments or key in effective for key in _LIMITS)
