@@ -40,7 +40,9 @@ def explained(management: Management, kind: str, name: str) -> Explanation:
     vhost = management.address.vhost_name
     folder = "exchanges" if kind == EXCHANGE else "queues"
     answer = management.get(folder, vhost, name, disable_stats=True)
-    stated = {Identity(kind, (name,)): Stated.of(answer)}
+    # Of a single queue RabbitMQ 4.0 says nothing.
+    says = kind == EXCHANGE or "effective_policy_definition" in answer
+    stated = {Identity(kind, (name,)): Stated.of(answer)} if says else {}
     there = observe(management, vhost)
     (found,) = explain(there.objects, name, effective=there.effective, stated=stated)
     return found

@@ -180,7 +180,8 @@ def _observed_of(session: Session, name: str) -> tuple[Observed, dict[Identity, 
         stated = {}
         for kind, folder in ((EXCHANGE, "exchanges"), (QUEUE, "queues")):
             answer = management.find(folder, observed.vhost, name, disable_stats=True)
-            if answer is not None:
+            # Of a single queue RabbitMQ 4.0 says nothing.
+            if answer is not None and (kind == EXCHANGE or "effective_policy_definition" in answer):
                 stated[Identity(kind, (name,))] = Stated.of(answer)
     return observed, stated
 
