@@ -1,0 +1,80 @@
+"""A RabbitMQ that may be hurt, one for all tests of the faults."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from broker.connection import Address
+from broker.management import Management
+from broker.topology import Topology
+from tests.faults.nodes import Hurt, NoNode
+from tests.provision import provision, topology_of
+from tests.rabbitmq import home_of_run
+
+
+@pytest.fixture(scope="module")
+def hurt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hurt]:
+    """A private RabbitMQ of the module's own."""
+    home = home_of_run(tmp_path_factory.mktemp("hurt"))
+    try:
+        node = Hurt(home)
+    except NoNode as exc:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no RabbitMQ that may be hurt: {exc}")
+    yield node
+    node.purge()
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A topology in force on the RabbitMQ that may be hurt."""
+
+    hurt: Hurt
+    topology: Topology
+    path: Path
+    address: Address
+    folder: Path
+
+    @property
+    def queues(self) -> list[str]:
+        return list(self.topology.queues)
+
+
+JOBS = """
+version: 1
+name: faults
+vhost: {name: unused, default_queue_type: quorum}
+exchanges:
+  jobs: {type: topic}
+  side: {type: topic}
+queues:
+  jobs.normal: {bindings: [{exchange: jobs, routing_key: "normal.#"}]}
+  jobs.side: {bindings: [{exchange: side, routing_key: "#"}]}
+  jobs.tiny:
+    bindings: [{exchange: jobs, routing_key: "tiny.#"}]
+    max_length: 100
+    overflow: reject-publish
+jobs:
+  normal: {exchange: jobs, routing_key: normal.job}
+  side: {exchange: side, routing_key: side.job}
+  tiny: {exchange: jobs, routing_key: tiny.job}
+"""
+
+
+@pytest.fixture
+def ground(hurt: Hurt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
+    """A fresh virtual host with queues for all jobs, one for a few, and one of a side exchange."""
+    monkeypatch.setenv("RABBITRY_MANAGEMENT_URL", hurt.address.management_url)
+    address = hurt.address.with_vhost(f"faults-{uuid.uuid4().hex[:8]}")
+    topology, path = topology_of(tmp_path, JOBS)
+    provision(topology, address)
+    yield Ground(hurt, topology, path, address, tmp_path)
+    with Management(hurt.address) as management:
+        management.delete("vhosts", address.vhost_name)

@@ -1,0 +1,163 @@
+"""Whatever happens to RabbitMQ, every message is accounted for."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+from broker.confirmed import WINDOW
+from broker.management import Management
+from tests.faults.conftest import Ground
+from tests.faults.ledger import Ledger
+from tests.faults.producer import Producer
+from tests.waiting import until
+
+Fault = Callable[[Ground], AbstractContextManager[None]]
+
+
+@contextmanager
+def killed(ground: Ground) -> Iterator[None]:
+    ground.hurt.kill()
+    yield
+    ground.hurt.start()
+
+
+@contextmanager
+def restarted(ground: Ground) -> Iterator[None]:
+    ground.hurt.stop()
+    yield
+    ground.hurt.start()
+
+
+@contextmanager
+def paused(ground: Ground) -> Iterator[None]:
+    ground.hurt.pause()
+    try:
+        yield
+        # How long the fault lasts.
+        threading.Event().wait(10)
+    finally:
+        ground.hurt.go_on()
+
+
+@contextmanager
+def alarmed(ground: Ground) -> Iterator[None]:
+    ground.hurt.raise_alarm()
+    try:
+        yield
+    finally:
+        ground.hurt.lift_alarm()
+
+
+@contextmanager
+def closed(ground: Ground) -> Iterator[None]:
+    close_connections(ground)
+    yield
+    close_connections(ground)
+
+
+@contextmanager
+def filled(ground: Ground) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def undeclared(ground: Ground) -> Iterator[None]:
+    vhost = ground.address.vhost_name
+    with Management(ground.address) as management:
+        management.delete("exchanges", vhost, "side")
+        yield
+        management.put("exchanges", vhost, "side", body={"type": "topic", "durable": True})
+        management.post(
+            *("bindings", vhost, "e", "side", "q", "jobs.side"), body={"routing_key": "#"}
+        )
+
+
+def wait_connected(ground: Ground) -> None:
+    """Wait until the producer is connected."""
+    with Management(ground.address) as management:
+        # The tracking table knows a connection at once; the list of all lags by seconds.
+        by_user = ("connections", "username", ground.address.user)
+        until(lambda: management.get(*by_user), timeout_s=20, what="the producer's connection")
+
+
+def close_connections(ground: Ground) -> None:
+    """Close all connections of the node's one user, by management."""
+    wait_connected(ground)
+    with Management(ground.address) as management:
+        management.delete("connections", "username", ground.address.user)
+
+
+QUICK: dict[str, tuple[Fault, str]] = {
+    "killed": (killed, "normal"),
+    "alarm": (alarmed, "normal"),
+    "closed": (closed, "normal"),
+    "full": (filled, "tiny"),
+    "exchange-gone": (undeclared, "side"),
+}
+ALL: dict[str, tuple[Fault, str]] = {
+    **QUICK,
+    "restarted": (restarted, "normal"),
+    "paused": (paused, "normal"),
+}
+
+
+def ledger_under(
+    faults: dict[str, tuple[Fault, str]], ground: Ground, *, jobs: int, threads: int
+) -> Ledger:
+    """Publish through one fault after the other; return the ledger, closed and checked."""
+    share = jobs // len(faults)
+    # So many are handed over while the fault lasts, in steps; the window holds them all.
+    steps, step = 20, min(share // 4, (WINDOW - share // 2) // 2) // 20
+    with Producer(ground.path, ground.address, ground.folder, threads=threads) as producer:
+        for name, (fault, job) in faults.items():
+            before = producer.allowed
+            wait_connected(ground)
+            # The fault comes while these are under way.
+            producer.allow(name, job, share // 2)
+            producer.wait_handed_over(before + share // 10)
+            with fault(ground):
+                producer.wait_handed_over(producer.allowed)
+                for _ in range(steps):
+                    producer.allow(name, job, step)
+                    producer.wait_handed_over(producer.allowed)
+            producer.allow(name, job, before + share - producer.allowed)
+            producer.wait_handed_over(producer.allowed)
+        producer.finish()
+        allowed = producer.allowed
+    ledger = Ledger.close(producer.account, ground.address, ground.queues)
+    sys.stdout.write(f"\n{ledger.table()}\n")
+    problems = ledger.problems(jobs=allowed, window=WINDOW)
+    assert not problems, "\n".join([ledger.table(), f"{len(problems)} problems:", *problems[:20]])
+    return ledger
+
+
+def test_two_thousand_jobs_are_accounted_for_under_faults(ground: Ground) -> None:
+    ledger = ledger_under(QUICK, ground, jobs=2000, threads=0)
+    check_what_each_fault_did(ledger)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("threads", [0, 4], ids=["publish_many", "four threads"])
+def test_twenty_thousand_jobs_are_accounted_for_under_faults(
+    ground: Ground, threads: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with capsys.disabled():  # the table belongs into the log of a long run
+        ledger = ledger_under(ALL, ground, jobs=20_000, threads=threads)
+    check_what_each_fault_did(ledger)
+
+
+def check_what_each_fault_did(ledger: Ledger) -> None:
+    """See that the faults were felt, and that each ended as it must."""
+    outcomes = {leg: {entry.outcome for entry in ledger.of(leg)} for leg in ledger.legs}
+    # Outages are shorter than the deadline: nothing ends as unknown.
+    for leg in ("killed", "restarted", "paused", "alarm", "closed"):
+        assert outcomes.get(leg, {"Routed"}) == {"Routed"}, (leg, ledger.table())
+    assert outcomes["full"] == {"Routed", "Rejected"}
+    assert outcomes["exchange-gone"] == {"Routed", "Unroutable"}
+    assert any(entry.redelivered for entry in ledger.of("killed"))
