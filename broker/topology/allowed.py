@@ -1,4 +1,4 @@
-"""What must hold before the first write: tags, rights on names, features that RabbitMQ denies.
+"""What must hold before the first write: tags, rights on names, features and plugins.
 
 An administrator may read permissions, so they are read. Anybody else is asked to do what
 changes nothing: to declare a queue with an argument that no queue takes (403 without the right,
@@ -17,6 +17,7 @@ from broker.connection import connect, translated
 from broker.errors import AccessRefused, UnsupportedBroker
 from broker.management import Management
 from broker.topology.changes import Change, Plan
+from broker.topology.features import lacking
 from broker.topology.objects import (
     BINDING,
     EXCHANGE,
@@ -34,6 +35,7 @@ from broker.topology.objects import (
     Identity,
 )
 from broker.topology.ownership import LOCK_NAME
+from broker.topology.source import Source
 
 Right = Literal["configure", "write", "read"]
 
@@ -47,21 +49,32 @@ _TAGS = {
     ),
     **dict.fromkeys((POLICY, PARAMETER, GLOBAL_PARAMETER), _POLICYMAKERS),
 }
-_TRANSIENT = "transient_nonexcl_queues"
 # Asking takes a millisecond a name; beyond this the write itself tells.
 _ASKED_AT_MOST = 1_000
 _RESOURCE = {EXCHANGE: "exchange", QUEUE: "queue"}
 
 
-def check_allowed(plan: Plan, management: Management) -> frozenset[str]:
+def check_allowed(
+    plan: Plan, management: Management, *, replaces: bool = True, source: Source | None = None
+) -> frozenset[str]:
     """Check that the user may do what a plan says, and RabbitMQ takes it; return the user's tags.
+
+    Args:
+        plan: what is to be done.
+        management: the management API.
+        replaces: whether that is so of its replacements.
+        source: where the objects stand in the file.
 
     Raises:
         AccessRefused: names the user, and the tag or the permission it lacks.
-        UnsupportedBroker: RabbitMQ denies a feature that the plan needs.
+        UnsupportedBroker: RabbitMQ denies a feature that the plan needs, or lacks a plugin.
     """
     held = tags_of(management)
-    pending = [change for change in plan.changes if not change.hindrance]
+    pending = [
+        change
+        for change in plan.changes
+        if not change.hindrance and (replaces or change.action != "replace")
+    ]
     user = management.address.user
     for change in pending:
         wanted = _TAGS.get(change.identity.kind)
@@ -75,7 +88,8 @@ def check_allowed(plan: Plan, management: Management) -> frozenset[str]:
             f"user {user!r} may not record on RabbitMQ what topology {plan.owner!r} manages: it"
             " needs the tag administrator or policymaker; nothing was written"
         )
-    _check_features(pending, management)
+    for text in lacking(pending, management, source=source):
+        raise UnsupportedBroker(f"{text}; nothing was written")
     made = any(change.identity.kind == VHOST and change.action == "create" for change in pending)
     if plan.exists and not made:
         # Who creates a virtual host may do everything in it.
@@ -178,23 +192,3 @@ def _not_granted(
                         channel.close()
     finally:
         connection.release()
-
-
-def _check_features(changes: Iterable[Change], management: Management) -> None:
-    transient = [
-        change.identity
-        for change in changes
-        if change.identity.kind == QUEUE
-        and change.action in ("create", "replace")
-        and change.after is not None
-        and not change.after.attributes.get("durable", True)
-    ]
-    if not transient:
-        return
-    for feature in management.get("deprecated-features"):
-        if feature["name"] == _TRANSIENT and feature.get("state") == "denied":
-            raise UnsupportedBroker(
-                f"RabbitMQ denies {transient[0]}: it is not durable, and queues that are neither"
-                f" durable nor exclusive ({_TRANSIENT}) are switched off; write `durable: true`,"
-                " or permit the feature in rabbitmq.conf; nothing was written"
-            )

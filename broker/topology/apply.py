@@ -27,6 +27,7 @@ from broker.topology.readback import still_wrong
 from broker.topology.replacing import go_on, replace_all
 from broker.topology.rivals import expression, not_in_force
 from broker.topology.settle import SETTLE_S, settle
+from broker.topology.source import Source
 
 __all__ = ["Failure", "Outcome", "apply", "make_changes"]
 
@@ -74,6 +75,7 @@ def apply(
     management: Management,
     *,
     consent: Consent | None = None,
+    source: Source | None = None,
     on_done: Callable[[Change], None] = lambda change: None,
     say: Callable[[str], None] = lambda text: None,
     settle_s: float | None = None,
@@ -87,6 +89,7 @@ def apply(
         plan: what to do.
         management: the management API, with a user who may do it.
         consent: what may be replaced or deleted.
+        source: where the objects stand in the file, for errors.
         on_done: told of each change when it is made and read back.
         say: told what takes long.
         settle_s: how long a queue must have held nothing before it is deleted, in seconds;
@@ -104,7 +107,7 @@ def apply(
         return Outcome()
     if plan.same and _final(plan, _intent(plan, records), plan.changes) == records.own:
         return Outcome()
-    tags = check_allowed(plan, management)
+    tags = check_allowed(plan, management, replaces=consent.replace, source=source)
     homes = [c for c in plan.changes if c.identity.kind == VHOST and c.action == "create"]
     first = Outcome()
     if homes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -31,6 +32,7 @@ Examples:
 @click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="Keep the plan there.")
 def plan(session: Session, prune: bool, out: str | None) -> int:
     """Show what apply would change. Exits 0 if nothing, 3 if something."""
+    from broker.topology.features import lacking
     from broker.topology.look import look
     from broker.topology.obsolete import Consent
     from broker.topology.saved import SavedPlan
@@ -38,7 +40,8 @@ def plan(session: Session, prune: bool, out: str | None) -> int:
     with management_of(session, file := session.load_topology()) as management:
         user = management.address.user
         seen = look(file, management, consent=Consent(prune=prune, user=user))
-    found = seen.plan
+        lacks = lacking(seen.plan.changes, management, source=file.source, only_read=True)
+        found = replace(seen.plan, warnings=(*seen.plan.warnings, *lacks))
     if session.json:
         print_json(found.document())
     else:
@@ -118,6 +121,7 @@ def apply(
             found,
             management,
             consent=consent,
+            source=file.source,
             on_done=lambda change: None if session.json else show_done(change),
             say=note,
         )
