@@ -46,6 +46,10 @@ def encode(value: Any, *, serializer: Serializer = "json") -> Body:
     Raises:
         InvalidMessage: something within cannot be expressed, or an array holds Python objects.
     """
+    if serializer == "json":
+        plain = plain_json(value)
+        if plain is not None:
+            return Body(plain, JSON, "utf-8")
     arrays: list[Any] = []
     try:
         if serializer == "msgpack":
@@ -149,6 +153,36 @@ class _Encoder(kombu_json.JSONEncoder):  # type: ignore[misc]  # kombu's types a
             self.arrays.append(array)
             return {PLACEHOLDER: len(self.arrays) - 1}
         return super().default(o)
+
+
+class _NotPlainError(Exception):
+    """Something is not JSON by itself."""
+
+
+def _not_plain(_value: Any) -> Any:
+    raise _NotPlainError
+
+
+def _make_plain_encoder() -> Callable[[Any], str]:
+    # `json.JSONEncoder.encode` makes this anew for each value, which takes longer than to use it.
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(default=_not_plain, check_circular=False).encode
+    quote = json.encoder.encode_basestring_ascii
+    chunks = make(None, _not_plain, quote, None, ": ", ", ", False, False, True)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode_plain = _make_plain_encoder()
+
+
+def plain_json(value: Any) -> bytes | None:
+    """Return a value as JSON, as kombu writes it; None where it needs a closer look."""
+    try:
+        return _encode_plain(value).encode()
+    # Whatever it is, the whole encoder finds the words for it.
+    except Exception:  # noqa: BLE001
+        return None
 
 
 def _dump_json(value: Any, arrays: list[Any]) -> bytes:

@@ -272,7 +272,7 @@ class ConnectionLoop:
         else:
             with self._state:
                 if not self._ended:
-                    self.soon(lambda: self._connect_done(connection))
+                    self.soon(partial(self._use_wire, connection))
                     return
             connection.collect(socket_timeout=CLOSE_TIMEOUT_S)
 
@@ -283,13 +283,10 @@ class ConnectionLoop:
         logger.warning("%s; trying again", error)
         self._owner.lost(error)
 
-    def _connect_done(self, connection: kombu.Connection) -> None:
-        self._connected_at = time.monotonic()
-        self._connection = connection
-        self._use_wire()
-
-    def _use_wire(self) -> None:
+    def _use_wire(self, connection: kombu.Connection) -> None:
         self._opening = False
+        if self._connection is not connection:
+            self._connection, self._connected_at = connection, time.monotonic()
         self._wire = Wire(self._connection.connection, self)
         self._poll.register(self._wire.sock, select.POLLIN)
         self._next_tick = time.monotonic() + HEARTBEAT_TICK_S
@@ -343,7 +340,7 @@ class ConnectionLoop:
             error = exc
             self.soon(lambda: self._open_again_failed(error))
         else:
-            self.soon(self._use_wire)
+            self.soon(partial(self._use_wire, connection))
 
     def _open_again_failed(self, error: Exception) -> None:
         self._opening = False

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from broker.body import Body, Serializer, decode, encode
@@ -28,17 +28,27 @@ WORKER = "rabbitry-worker"
 # RabbitMQ's own: how often the delivery failed before.
 DELIVERY_COUNT = "x-delivery-count"
 
+# Kombu's: what the body must be decompressed with.
+COMPRESSION = "compression"
+
 RESERVED_PREFIXES = ("rabbitry-", "x-")
 CELERY_HEADERS = frozenset(
     (
         *("lang", "task", "id", "root_id", "parent_id", "group", "group_index", "shadow", "eta"),
         *("expires", "retries", "timelimit", "argsrepr", "kwargsrepr", "origin", "meth"),
         *("ignore_result", "replaced_task_nesting", "stamped_headers", "stamps"),
+        COMPRESSION,
     )
 )
 PERSISTENT = 2
-_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _REPR_CHARACTERS = 200
+_REPR_ITEMS = 10
+# Longer ones are cut before they are described.
+_REPR_TEXT = 5 * _REPR_CHARACTERS
+_PLAIN = frozenset((int, float, bool, type(None)))
+# Past what a header of 64 bits can say.
+_FOREVER_S = 1e15
 # AMQP's short strings: names, routing keys and most properties.
 SHORT_STRING_BYTES = 255
 
@@ -84,34 +94,10 @@ def job_message(
         InvalidMessage: the arguments, headers or ids cannot be put into a message.
         InvalidArguments: the priority or deadline is out of range.
     """
+    options = options_of(contract, job)
     id = job.id or str(uuid4())
     correlation_id = job.correlation_id or id
-    for what, text in (("id", id), ("correlation id", correlation_id)):
-        if not isinstance(text, str) or len(text.encode()) > SHORT_STRING_BYTES:
-            raise InvalidMessage(
-                f"the {what} of job {contract.name!r} must be a text of at most"
-                f" {SHORT_STRING_BYTES} bytes"
-            )
-    priority = contract.priority if job.priority is None else job.priority
-    if type(priority) is not int or priority not in PRIORITIES:
-        raise InvalidArguments(
-            f"the priority of job {contract.name!r} must be a whole number from"
-            f" {PRIORITIES.start} to {PRIORITIES.stop - 1}, not {priority!r}",
-            job=contract.name,
-        )
-    deadline_s = contract.deadline_s if job.deadline_s is None else job.deadline_s
-    if deadline_s is not None and not deadline_s > 0:
-        raise InvalidArguments(
-            f"the deadline of job {contract.name!r} must be more than 0 seconds,"
-            f" not {deadline_s!r}",
-            job=contract.name,
-        )
-    if not all(isinstance(key, str) for key in job.kwargs):
-        raise InvalidMessage(f"the keyword arguments of job {contract.name!r} need names of text")
-    try:
-        body = encode([list(job.args), dict(job.kwargs), _EMBED], serializer=serializer)
-    except InvalidMessage as exc:
-        raise InvalidMessage(f"the arguments of job {contract.name!r}: {exc}") from exc
+    body = body_of(contract, job, serializer=serializer)
     headers: dict[str, Any] = {
         "lang": "py",
         "task": contract.name,
@@ -134,11 +120,11 @@ def job_message(
         "stamps": {},
         PUBLISHED: published_ms,
     }
-    if deadline_s is not None:
-        headers[DEADLINE] = published_ms + round(deadline_s * 1000)
+    if options.deadline_ms is not None:
+        headers[DEADLINE] = published_ms + options.deadline_ms
     properties: dict[str, Any] = {
         "delivery_mode": PERSISTENT,
-        "priority": priority,
+        "priority": options.priority,
         "message_id": id,
         "correlation_id": correlation_id,
         "timestamp": published_ms // 1000,
@@ -147,8 +133,87 @@ def job_message(
         headers[CALL] = True
         properties["reply_to"] = reply_to
     if job.headers:
-        headers.update(_checked_headers(contract.name, job.headers))
+        headers.update(checked_headers(contract.name, job.headers))
+    if job.compression is not None:
+        content, headers[COMPRESSION] = compressed(contract.name, body.content, job.compression)
+        body = Body(content, body.content_type, body.content_encoding)
     return Message(id, body, headers, properties)
+
+
+class Options(NamedTuple):
+    """What a job's own options and its contract's come to.
+
+    Attributes:
+        priority: 0-31.
+        deadline_ms: from publishing on, or None.
+    """
+
+    priority: int
+    deadline_ms: int | None
+
+
+def options_of(contract: Contract, job: Job) -> Options:
+    """Check a job's ids, priority and deadline.
+
+    Raises:
+        InvalidMessage: an id is no short text.
+        InvalidArguments: the priority or deadline is out of range.
+    """
+    for what, text in (("id", job.id), ("correlation id", job.correlation_id)):
+        if text and not _is_short(text):
+            raise InvalidMessage(
+                f"the {what} of job {contract.name!r} must be a text of at most"
+                f" {SHORT_STRING_BYTES} bytes"
+            )
+    priority = contract.priority if job.priority is None else job.priority
+    if type(priority) is not int or priority not in PRIORITIES:
+        raise InvalidArguments(
+            f"the priority of job {contract.name!r} must be a whole number from"
+            f" {PRIORITIES.start} to {PRIORITIES.stop - 1}, not {priority!r}",
+            job=contract.name,
+        )
+    deadline_s = contract.deadline_s if job.deadline_s is None else job.deadline_s
+    if deadline_s is None:
+        return Options(priority, None)
+    if not 0 < deadline_s < _FOREVER_S:
+        raise InvalidArguments(
+            f"the deadline of job {contract.name!r} must be more than 0 seconds,"
+            f" not {deadline_s!r}",
+            job=contract.name,
+        )
+    return Options(priority, round(deadline_s * 1000))
+
+
+def body_of(contract: Contract, job: Job, *, serializer: Serializer) -> Body:
+    """Encode a job's arguments.
+
+    Raises:
+        InvalidMessage: they cannot be put into a message.
+    """
+    if not all(isinstance(key, str) for key in job.kwargs):
+        raise InvalidMessage(f"the keyword arguments of job {contract.name!r} need names of text")
+    try:
+        return encode([list(job.args), dict(job.kwargs), EMBED], serializer=serializer)
+    except InvalidMessage as exc:
+        raise InvalidMessage(f"the arguments of job {contract.name!r}: {exc}") from exc
+
+
+def compressed(job: str, content: bytes, compression: str) -> tuple[bytes, str]:
+    """Compress a body as kombu does, and return with it the header that says so.
+
+    Raises:
+        InvalidMessage: no compression of this name is installed.
+    """
+    from kombu.compression import compress
+
+    try:
+        smaller, kind = compress(content, compression)
+    except KeyError:
+        raise InvalidMessage(
+            f"job {job!r}: no compression is named {compression!r}; kombu knows gzip, bzip2, lzma"
+            " and, where they are installed, zstd and brotli"
+        ) from None
+    return smaller, kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +282,21 @@ def read_reply(
 
 def short_repr(value: Any) -> str:
     """Return a short text of arguments for logs: arrays as dtype and shape, long ones cut."""
-    text = _repr(value, depth=3)
+    kind = type(value)
+    if kind is tuple and len(value) <= _REPR_ITEMS:
+        plain = _all_plain(value)
+    else:
+        plain = kind is dict and len(value) <= _REPR_ITEMS and _all_plain(value.values())
+    text = repr(value) if plain else _repr(value, depth=3)
     return text if len(text) <= _REPR_CHARACTERS else text[: _REPR_CHARACTERS - 1] + "…"
+
+
+def _all_plain(items: Iterable[Any]) -> bool:
+    for item in items:
+        kind = type(item)
+        if kind not in _PLAIN and not (kind is str and len(item) <= _REPR_TEXT):
+            return False
+    return True
 
 
 def _repr(value: Any, depth: int) -> str:
@@ -235,8 +313,8 @@ def _repr(value: Any, depth: int) -> str:
         return "(" + ", ".join(items) + ("," if len(value) == 1 else "") + ")"
     if kind is list:
         return "[" + ", ".join(_repr(item, depth - 1) for item in _few(value)) + "]"
-    if isinstance(value, (str, bytes)) and len(value) > _REPR_CHARACTERS:
-        value = value[:_REPR_CHARACTERS]
+    if isinstance(value, (str, bytes)) and len(value) > _REPR_TEXT:
+        value = value[:_REPR_TEXT]
     try:
         return repr(value)
     # The repr is a courtesy to logs; an argument that cannot describe itself still travels.
@@ -247,15 +325,20 @@ def _repr(value: Any, depth: int) -> str:
 def _few(items: Any) -> list[Any]:
     found: list[Any] = []
     for item in items:
-        if len(found) == 10:
+        if len(found) == _REPR_ITEMS:
             break
         found.append(item)
     return found
 
 
-def _checked_headers(job: str, headers: Mapping[str, Any]) -> dict[str, Any]:
+def checked_headers(job: str, headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the producer's own headers.
+
+    Raises:
+        InvalidMessage: one bears a name that is reserved, or none that AMQP can express.
+    """
     for name in headers:
-        if not isinstance(name, str) or len(name.encode()) > SHORT_STRING_BYTES:
+        if not _is_short(name):
             raise InvalidMessage(f"job {job!r}: the header {name!r} needs a short text as its name")
         if name.startswith(RESERVED_PREFIXES) or name in CELERY_HEADERS:
             raise InvalidMessage(
@@ -263,6 +346,13 @@ def _checked_headers(job: str, headers: Mapping[str, Any]) -> dict[str, Any]:
                 " begins with rabbitry- or x- nor is one of Celery's"
             )
     return dict(headers)
+
+
+def _is_short(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and len(text.encode()) <= SHORT_STRING_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _int_or_none(value: Any) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from broker.errors import InvalidInput, PublishFailed
+from broker.errors import InvalidInput, OutcomeUnknown, PublishFailed
 
 if TYPE_CHECKING:
     from broker.confirmed import ConfirmedChannel
@@ -110,3 +110,15 @@ class Receipt:
                 self._callbacks = [*(self._callbacks or ()), callback]
                 return
         callback(self)
+
+    def unknown(self, reason: str, *, cause: BaseException | None = None) -> OutcomeUnknown:
+        """Return the outcome that stands for not knowing it."""
+        error = OutcomeUnknown(
+            message_id=self.message_id,
+            exchange=self.exchange,
+            routing_key=self.routing_key,
+            sent=self.sent,
+            reason=reason,
+        )
+        error.__cause__ = cause
+        return error

@@ -14,7 +14,9 @@ from broker.body import Serializer
 from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
 from broker.connection import address_of
 from broker.contracts import Contract, Job, contract_of
+from broker.envelope import Envelope
 from broker.errors import InvalidInput, OutboxError
+from broker.ids import Ids
 from broker.message import job_message
 from broker.receipt import Receipt
 from broker.topology import Topology
@@ -54,6 +56,8 @@ class Publisher:
         self._serializer = serializer
         self._clock = clock
         self._contracts: dict[str, Contract] = {}
+        self._envelopes: dict[str, Envelope] = {}
+        self._ids = Ids()
         address = address_of(topology, url)
         self._outbox: Outbox | None = None
         if outbox is None:
@@ -122,22 +126,31 @@ class Publisher:
             self._outbox.wait_accepted(receipt)
         return receipt
 
-    def _hand_over(self, job: Job, *, timeout_s: float) -> Receipt:
-        contract = self.contract(job.name)
+    def _hand_over(self, job: Job, *, timeout_s: float, stream: bool = False) -> Receipt:
+        envelope = self._envelopes.get(job.name) or self._envelope(job.name)
+        contract = envelope.contract
         contract.check(job.args, job.kwargs)
-        message = job_message(
-            contract,
-            job,
-            published_ms=round(self._clock() * 1000),
-            serializer=self._serializer,
-        )
-        exchange, routing_key = contract.exchange, contract.routing_key
+        published_ms = round(self._clock() * 1000)
         if self._outbox is not None:
-            stored = Stored(contract.name, exchange, routing_key, message)
+            message = job_message(
+                contract, job, published_ms=published_ms, serializer=self._serializer
+            )
+            stored = Stored(contract.name, contract.exchange, contract.routing_key, message)
             return self._outbox.hand_over(stored, timeout_s=timeout_s)
-        return self._channel.publish(
-            message, exchange=exchange, routing_key=routing_key, timeout_s=timeout_s
+        message_id, content = envelope.frames(job, published_ms=published_ms)
+        return self._channel.send(
+            content,
+            message_id=message_id,
+            exchange=envelope.exchange,
+            routing_key=envelope.routing_key,
+            timeout_s=timeout_s,
+            stream=stream,
         )
+
+    def _envelope(self, name: str) -> Envelope:
+        envelope = Envelope(self.contract(name), ids=self._ids, serializer=self._serializer)
+        self._envelopes[name] = envelope
+        return envelope
 
     def publish_many(
         self,
@@ -163,7 +176,7 @@ class Publisher:
             if not isinstance(job, Job):
                 job = Job(*job)
             try:
-                receipt = self._hand_over(job, timeout_s=timeout_s)
+                receipt = self._hand_over(job, timeout_s=timeout_s, stream=True)
             except InvalidInput as exc:
                 receipt = Receipt(
                     self._channel, job.id or "", None, exchange="", routing_key="", deadline=0.0

@@ -1,0 +1,34 @@
+"""Who counts what a confirmed channel does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from broker.errors import Rejected, Unroutable
+
+
+class Observer(Protocol):
+    """Who counts; every method runs in the connection's thread and must be quick."""
+
+    def ended(self, outcome: str, latencies_s: Sequence[float]) -> None:
+        """Count messages that ended alike: ``routed``, ``unroutable``, ``rejected``, ``unknown``.
+
+        Args:
+            outcome: how they ended.
+            latencies_s: of each, the seconds since it was handed over.
+        """
+
+    def blocked(self, seconds: float) -> None:
+        """Count the seconds of an alarm that has just ended."""
+
+    def reconnected(self) -> None:
+        """Count a connection that replaces one that was lost."""
+
+
+def name_of(outcome: Any) -> str:
+    """Return the word for an outcome that is no `Routed`."""
+    return _NAMES.get(type(outcome), "unknown")
+
+
+_NAMES: dict[type[Any], str] = {Unroutable: "unroutable", Rejected: "rejected"}
