@@ -6,6 +6,7 @@
     │   ├── TopologyError            file, line, column
     │   ├── UnknownJob               job, known
     │   ├── InvalidArguments         job, argument
+    │   ├── InvalidDelay             a delay that the topology's ladder does not take
     │   ├── InvalidData              a file of values that cannot be read
     │   ├── InvalidMessage           a body or header that cannot be written or read
     │   └── MessageTooLarge          size_bytes, limit_bytes
@@ -112,6 +113,10 @@ class InvalidArguments(InvalidInput):
         self.job = job
         self.argument = argument
         super().__init__(text)
+
+
+class InvalidDelay(InvalidInput):
+    """A job cannot wait that long, or not there."""
 
 
 class InvalidData(InvalidInput):
@@ -260,8 +265,7 @@ class OutcomeUnknown(PublishFailed):
     """The deadline passed or the connection was lost before RabbitMQ confirmed.
 
     Attributes:
-        sent: False if the message was never written to the connection (it is certainly
-            not on the broker), True if it may be.
+        sent: False if it was never written: certainly not on the broker; True if it may be.
         reason: what happened instead of the confirm.
     """
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from broker.topology.compile_access import access_objects, limits_of
+from broker.topology.ladder import ladder_objects
 from broker.topology.model import Binding, Exchange, Queue, Topology
 from broker.topology.objects import (
     EXCHANGE,
@@ -82,6 +83,7 @@ def _objects(
     for name, queue in topology.queues.items():
         yield _queue(name, queue)
         yield from _bindings("queue", name, queue.bindings)
+    yield from ladder_objects(topology)
     for name, operator in topology.operator_policies.items():
         yield _policy(OPERATOR_POLICY, name, operator, ("operator_policies", name))
     for name, policy in topology.policies.items():

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from broker.topology.access import User
+from broker.topology.delays import Delays
 from broker.topology.links import Federation, Shovel
 from broker.topology.operation import Limits, OperatorPolicy, Policy
 from broker.topology.strict import Strict
@@ -41,6 +42,7 @@ __all__ = [
     "Binding",
     "Broker",
     "DeadLetter",
+    "Delays",
     "Exchange",
     "Federation",
     "Ignore",
@@ -194,6 +196,8 @@ class Topology(Strict):
     """Exchanges by name."""
     queues: dict[Name, Queue] = {}
     """Queues by name."""
+    delays: Delays | None = None
+    """How long jobs may wait on RabbitMQ before they are due; none may, when not given."""
     jobs: dict[Annotated[str, Field(min_length=1)], JobSpec] = {}
     """Jobs by name."""
     workers: dict[Annotated[str, Field(min_length=1)], WorkerSpec] = {}
@@ -282,3 +286,12 @@ class Topology(Strict):
             for name, queue in queues.items()
         }
         return {**data, "queues": filled}
+
+    @model_validator(mode="after")
+    def _reserve_the_ladder(self) -> Self:
+        """Refuse names that the delay ladder takes."""
+        if self.delays is not None:
+            for name in (*self.exchanges, *self.queues):
+                if name.startswith(f"{self.name}.delays."):
+                    raise ValueError(f"{name!r} is reserved: delays make {self.name}.delays.…")
+        return self

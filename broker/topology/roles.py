@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from broker.topology.access import User
+from broker.topology.ladder import ladder_of
 from broker.topology.model import Topology, WorkerSpec
 from broker.topology.policies import escape
 
@@ -44,7 +45,7 @@ def rights_of(topology: Topology, user: User) -> Rights | None:
             return None
         case "producer" | "caller" | "scheduler":
             # A direct reply needs no right: https://www.rabbitmq.com/docs/direct-reply-to
-            return Rights(write=_names(_exchanges_of_jobs(topology, user)))
+            return Rights(write=_names({*_exchanges_of_jobs(topology, user), *_entry(topology)}))
         case "worker":
             return _worker(topology, user)
         case "monitor":
@@ -59,6 +60,13 @@ def _exchanges_of_jobs(topology: Topology, user: User) -> Iterator[str]:
             yield job.exchange
 
 
+def _entry(topology: Topology) -> Iterator[str]:
+    """Yield where delayed messages are published."""
+    ladder = ladder_of(topology)
+    if ladder is not None:
+        yield ladder.entry
+
+
 def _worker(topology: Topology, user: User) -> Rights:
     workers = [
         worker
@@ -68,7 +76,7 @@ def _worker(topology: Topology, user: User) -> Rights:
     queues = {queue for worker in workers for queue in worker.queues}
     # Replies are published to the default exchange, what went wrong to where the queue
     # dead-letters.
-    write = {DEFAULT_EXCHANGE} | {
+    write = {DEFAULT_EXCHANGE, *_entry(topology)} | {
         letter.exchange
         for name in queues
         if (queue := topology.queues.get(name)) and (letter := queue.dead_letter)
@@ -98,7 +106,9 @@ def _provisioner(topology: Topology) -> Rights:
         )
         if target
     }
-    helpers = (OWN_PREFIX,)
+    helpers: tuple[str, ...] = (OWN_PREFIX,)
+    if topology.delays is not None:
+        helpers += (rf"{escape(topology.name)}\.delays\..*",)
     return Rights(
         configure=_names(own, helpers),
         write=_names(own | targets, helpers),

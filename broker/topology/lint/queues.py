@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from broker.errors import did_you_mean
 from broker.topology.effective import value_of
 from broker.topology.lint.finding import Finding, finding
 from broker.topology.lint.view import View
@@ -88,6 +89,10 @@ def check_values(topology: Topology) -> Iterator[Finding]:
         yield from _settings(queue, path)
         yield from _arguments(queue, path)
         yield from _dead_lettering(queue, path)
+    for index, name in enumerate((topology.delays and topology.delays.queues) or ()):
+        if name not in topology.queues:
+            text = f"no queue is named {name!r}{did_you_mean(name, topology.queues)}"
+            yield finding(("delays", "queues", index), "unknown-queue", text)
 
 
 def removed(key: str) -> str:

@@ -1,0 +1,150 @@
+"""The delay ladder as objects of RabbitMQ; pure. What it is for: `broker.delays`.
+
+Each rung is a headers exchange and a queue of the same name. The exchange sends a message into
+the queue where the message's header for this rung is true, and on to the next rung where it is
+false; the queue lets it go to the next rung when its time is over. A message for which a rung is
+missing goes nowhere and says so: it never passes by, which would be early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from broker.delays import (
+    Ladder,
+    due_name,
+    lost_name,
+    rung_name,
+    to_header,
+    wait_header,
+)
+from broker.message import SHORT_STRING_BYTES
+from broker.topology.model import Topology
+from broker.topology.objects import (
+    EXCHANGE,
+    POLICY,
+    QUEUE,
+    Identity,
+    Object,
+    binding_identity,
+)
+from broker.topology.policies import escape
+from broker.topology.source import DataPath
+
+PATH: DataPath = ("delays",)
+# Above whatever people give a policy for all queues: one with a time to live would make
+# messages early, one with a length would refuse or drop them.
+PRIORITY = 1000
+
+
+def ladder_of(topology: Topology) -> Ladder | None:
+    """Return the ladder of a topology, or None where its file has none."""
+    delays = topology.delays
+    if delays is None:
+        return None
+    queues = delays.queues
+    if queues is None:
+        queues = [name for name, queue in topology.queues.items() if queue.type != "stream"]
+    # AMQP's short strings hold 255 bytes, and the queue's name is part of a header's.
+    named = (name for name in queues if len(to_header(name).encode()) <= SHORT_STRING_BYTES)
+    return Ladder(topology.name, delays.max, frozenset(named))
+
+
+def ladder_objects(topology: Topology) -> Iterator[Object]:
+    """Yield the objects of a topology's ladder; none where its file has none."""
+    ladder = ladder_of(topology)
+    if ladder is not None:
+        yield from rungs(ladder.owner, ladder.rungs)
+        yield from ends(ladder.owner, ladder.queues)
+
+
+def rungs(owner: str, seconds: Iterable[int]) -> Iterator[Object]:
+    """Yield all of a ladder but the bindings to the queues that it leads to."""
+    due, lost = due_name(owner), lost_name(owner)
+    below = due
+    for rung in seconds:
+        name = rung_name(owner, rung)
+        yield _exchange(name, "headers")
+        yield _queue(
+            name,
+            {
+                # Arguments, since they are what the rung is: its name says its time.
+                "x-message-ttl": rung * 1000,
+                "x-dead-letter-exchange": below,
+                "x-dead-letter-strategy": "at-least-once",
+                "x-overflow": "reject-publish",
+            },
+        )
+        header = wait_header(rung)
+        yield _binding(name, "queue", name, {header: True})
+        yield _binding(name, "exchange", below, {header: False})
+        below = name
+    yield _exchange(due, "headers", {"alternate-exchange": lost})
+    yield _exchange(lost, "fanout")
+    yield _queue(lost, {})
+    yield _binding(lost, "queue", lost, {})
+    yield Object(
+        Identity(POLICY, (policy_name(owner),)),
+        {
+            "apply-to": "quorum_queues",
+            "pattern": rf"^{escape(owner)}\.delays\.[0-9]+s$",
+            "priority": PRIORITY,
+            "definition": {"overflow": "reject-publish"},
+        },
+        PATH,
+    )
+
+
+def ends(owner: str, queues: Iterable[str]) -> Iterator[Object]:
+    """Yield the bindings to the queues that a ladder leads to."""
+    for queue in sorted(queues):
+        yield _binding(due_name(owner), "queue", queue, {to_header(queue): True})
+
+
+def policy_name(owner: str) -> str:
+    """Return the name of the policy that keeps others off the rungs."""
+    return f"{owner}.delays"
+
+
+def belongs_to(owner: str, identity: Identity) -> bool:
+    """Return whether an object is part of the ladder of a topology of this name."""
+    prefix = f"{owner}.delays."
+    if identity.kind == POLICY:
+        return identity.name[0] == policy_name(owner)
+    return identity.name[0].startswith(prefix)
+
+
+def _exchange(name: str, type_: str, arguments: Mapping[str, Any] | None = None) -> Object:
+    return Object(
+        Identity(EXCHANGE, (name,)),
+        {
+            "type": type_,
+            "durable": True,
+            "auto_delete": False,
+            "internal": False,
+            "arguments": dict(arguments or {}),
+        },
+        PATH,
+    )
+
+
+def _queue(name: str, arguments: Mapping[str, Any]) -> Object:
+    return Object(
+        Identity(QUEUE, (name,)),
+        {
+            "type": "quorum",
+            "durable": True,
+            "auto_delete": False,
+            "arguments": dict(arguments),
+        },
+        PATH,
+    )
+
+
+def _binding(source: str, kind: str, destination: str, headers: Mapping[str, Any]) -> Object:
+    arguments = {"x-match": "all", **headers} if headers else {}
+    identity = binding_identity(
+        source=source, kind=kind, destination=destination, routing_key="", arguments=arguments
+    )
+    return Object(identity, {}, PATH)
