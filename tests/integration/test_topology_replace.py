@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broker.connection import connect
-from broker.errors import ApplyRefused, ProvisioningFailed
+from broker.errors import AccessRefused, ApplyRefused, ProvisioningFailed
 from broker.management import Management
 from broker.topology import Topology
 from broker.topology.apply import Outcome, apply
@@ -258,3 +258,34 @@ def test_a_lock_that_is_lost_stops_a_replacement_before_its_next_step(
     assert "step 3 of 9" in said[-1]
     assert applied(topology, management).complete
     assert left_clean(management)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        # What RabbitMQ 4.3 answers without the plugin, and to a user without the tag.
+        ProvisioningFailed("", object="", reason="Validation failed component shovel not found"),
+        AccessRefused("Not policymaker user"),
+    ],
+    ids=["no plugin", "no right"],
+)
+def test_without_a_shovel_messages_are_moved_over_amqp(
+    management: Management,
+    wanted: Callable[[str], Topology],
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Exception,
+) -> None:
+    put = Management.put
+
+    def without_shovel(self: Management, *segments: str, body: Any = None) -> None:
+        if segments[:2] == ("parameters", "shovel"):
+            raise refusal
+        put(self, *segments, body=body)
+
+    monkeypatch.setattr(Management, "put", without_shovel)
+    publish(management, range(300))
+    said: list[str] = []
+    assert applied(wanted(QUORUM), management, said.append).complete
+    assert said.count("no shovel can be used here: moving messages over AMQP") == 2
+    assert any(text.startswith("moved 300 messages over AMQP, 'q'") for text in said)
+    assert taken(management) == list(range(300))
