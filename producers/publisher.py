@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +15,14 @@ from broker.body import Serializer
 from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
 from broker.connection import address_of
 from broker.contracts import Contract, Job, contract_of
+from broker.delays import Delays
 from broker.envelope import Envelope
 from broker.errors import InvalidInput, OutboxError
 from broker.ids import Ids
 from broker.message import job_message
 from broker.receipt import Receipt
 from broker.topology import Topology
+from producers.delays import delayed_message, wait_of
 from producers.outbox.relay import Outbox
 from producers.outbox.stored import Stored
 
@@ -58,6 +61,7 @@ class Publisher:
         self._contracts: dict[str, Contract] = {}
         self._envelopes: dict[str, Envelope] = {}
         self._ids = Ids()
+        self._delays = Delays(topology)
         address = address_of(topology, url)
         self._outbox: Outbox | None = None
         if outbox is None:
@@ -83,6 +87,8 @@ class Publisher:
         id: str | None = None,
         priority: int | None = None,
         deadline_s: float | None = None,
+        delay_s: float | None = None,
+        eta: datetime | None = None,
         correlation_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
         timeout_s: float = PUBLISH_TIMEOUT_S,
@@ -99,6 +105,8 @@ class Publisher:
             id: unique; made up by default.
             priority: 0-31; the contract's by default.
             deadline_s: seconds from now after which nobody wants it; the contract's by default.
+            delay_s: seconds from now before which it does not reach its queue.
+            eta: the time instead, with a time zone.
             correlation_id: the id by default.
             headers: the producer's own.
             timeout_s: seconds until the outcome is known, connecting included; with an outbox
@@ -106,6 +114,7 @@ class Publisher:
 
         Raises:
             UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: nothing was sent.
+            InvalidDelay: the topology has no delays, or none so long; nothing was sent.
             OutboxError: the outbox cannot accept it; nothing was sent.
         """
         if isinstance(job, str):
@@ -116,6 +125,8 @@ class Publisher:
                 id=id,
                 priority=priority,
                 deadline_s=deadline_s,
+                delay_s=delay_s,
+                eta=eta,
                 correlation_id=correlation_id,
                 headers=headers,
             )
@@ -130,6 +141,11 @@ class Publisher:
         envelope = self._envelopes.get(job.name) or self._envelope(job.name)
         contract = envelope.contract
         contract.check(job.args, job.kwargs)
+        if job.delay_s is not None or job.eta is not None:
+            now_s = self._clock()
+            wait = wait_of(job, now_s=now_s)
+            if wait > 0:
+                return self._delay(contract, job, wait=wait, now_s=now_s, timeout_s=timeout_s)
         published_ms = round(self._clock() * 1000)
         if self._outbox is not None:
             message = job_message(
@@ -145,6 +161,19 @@ class Publisher:
             routing_key=envelope.routing_key,
             timeout_s=timeout_s,
             stream=stream,
+        )
+
+    def _delay(
+        self, contract: Contract, job: Job, *, wait: float, now_s: float, timeout_s: float
+    ) -> Receipt:
+        message, exchange = delayed_message(
+            self._delays, contract, job, wait=wait, now_s=now_s, serializer=self._serializer
+        )
+        if self._outbox is not None:
+            stored = Stored(contract.name, exchange, contract.routing_key, message)
+            return self._outbox.hand_over(stored, timeout_s=timeout_s)
+        return self._channel.publish(
+            message, exchange=exchange, routing_key=contract.routing_key, timeout_s=timeout_s
         )
 
     def _envelope(self, name: str) -> Envelope:
@@ -165,8 +194,8 @@ class Publisher:
             timeout_s: seconds for each job until its outcome is known; with an outbox the wait
                 ends as soon as RabbitMQ is known to be away.
 
-        A job that cannot be sent (UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge)
-        has that error as its receipt's outcome; the others go on.
+        A job that cannot be sent (UnknownJob, InvalidArguments, InvalidDelay, InvalidMessage,
+        MessageTooLarge) has that error as its receipt's outcome; the others go on.
 
         Raises:
             OutboxError: the outbox accepts no more; what it has accepted will be sent.
