@@ -191,7 +191,7 @@ class ConfirmedChannel:
                 return receipt
             under_way.open += 1
             self._waiting.append(receipt)
-            wake = self._pump
+            wake = self.pump
             if stream and len(self._waiting) < STREAM_MESSAGES:
                 wake = self._pump_later
                 pumping, self._later = self._later, True
@@ -217,7 +217,7 @@ class ConfirmedChannel:
         """Let nothing wait for company: somebody waits for an outcome."""
         if self._waiting and not self._pumping:
             self._pumping = True
-            self._loop.soon(self._pump)
+            self._loop.soon(self.pump)
 
     def wait_for(self, receipt: Receipt, timeout_s: float | None) -> bool:
         """Wait until a receipt is done; False where the time-out came first."""
@@ -284,7 +284,7 @@ class ConfirmedChannel:
         self._used_connections = self._connections
         self._flight.begin_channel()
         self._wire = wire
-        self._pump()
+        self.pump()
 
     def lost(self, error: BrokerUnavailable) -> None:
         """Keep what was not confirmed for the next connection."""
@@ -323,22 +323,21 @@ class ConfirmedChannel:
         """Stop writing while an alarm is on."""
         self._set_blocked(reason)
         if reason is None:
-            self._pump()
-
-    def writable(self) -> None:
-        """Go on writing."""
-        self._pump()
+            self.pump()
 
     def _set_blocked(self, reason: str | None) -> None:
-        now = time.monotonic()
-        if self.blocked_reason is not None and self._observer is not None:
-            self._observer.blocked(now - self._blocked_at)
-        self.blocked_reason = reason
-        self._blocked_at = now
+        before, self.blocked_reason = self.blocked_reason, reason
+        if self._observer is None or (before is None) == (reason is None):
+            return
+        if reason is not None:
+            self._blocked_at = time.monotonic()
+            self._observer.blocked()
+        else:
+            self._observer.unblocked(time.monotonic() - self._blocked_at)
 
     # -- publishing, in the connection's thread -------------------------------------------
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Write what waits, as far as the connection takes it."""
         self._pumping = self._later = False
         wire = self._wire
@@ -349,7 +348,7 @@ class ConfirmedChannel:
             wire.write(*buffers)
 
     def _pump_later(self) -> None:
-        self._loop.call_at(time.monotonic() + STREAM_WAIT_S, self._pump)
+        self._loop.call_at(time.monotonic() + STREAM_WAIT_S, self.pump)
 
     def confirmed(self, confirms: list[Confirm]) -> None:
         """End what RabbitMQ has acked or nacked."""

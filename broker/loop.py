@@ -57,7 +57,7 @@ class Owner(Protocol):
     def blocked(self, reason: str | None) -> None:
         """Stop publishing, or go on where the reason is None (memory and disk alarms)."""
 
-    def writable(self) -> None:
+    def pump(self) -> None:
         """Go on publishing: the connection takes bytes again."""
 
 
@@ -237,7 +237,7 @@ class ConnectionLoop:
         assert self._wire is not None
         self._wire.flush()
         if not self._wire.unwritten:
-            self._owner.writable()
+            self._owner.pump()
 
     # -- connecting ---------------------------------------------------------------------
 

@@ -19,7 +19,10 @@ class Observer(Protocol):
             latencies_s: of each, the seconds since it was handed over.
         """
 
-    def blocked(self, seconds: float) -> None:
+    def blocked(self) -> None:
+        """Note an alarm that has just begun."""
+
+    def unblocked(self, seconds: float) -> None:
         """Count the seconds of an alarm that has just ended."""
 
     def reconnected(self) -> None:

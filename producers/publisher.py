@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from broker.body import Serializer
-from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
+from broker.confirmed import MAX_MESSAGE_BYTES, PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
 from broker.connection import address_of
 from broker.contracts import Contract, Job, contract_of
 from broker.delays import Delays
 from broker.envelope import Envelope
-from broker.errors import InvalidInput, OutboxError
+from broker.errors import InvalidInput, MessageTooLarge, OutboxError
 from broker.ids import Ids
 from broker.message import job_message
 from broker.receipt import Receipt
@@ -25,6 +25,7 @@ from broker.topology import Topology
 from producers.delays import delayed_message, wait_of
 from producers.outbox.relay import Outbox
 from producers.outbox.stored import Stored
+from producers.refusals import Refusals
 
 
 class Publisher:
@@ -35,6 +36,7 @@ class Publisher:
         url: where RabbitMQ is; by default RABBITRY_URL, the file's, the private node's.
         serializer: of the arguments, ``json`` or ``msgpack``.
         window: how many messages may wait for their confirms at a time.
+        max_message_bytes: the largest body that RabbitMQ takes, its ``max_message_size``.
         clock: seconds since 1970-01-01 UTC.
         outbox: a file that holds each job until RabbitMQ has confirmed it, so that RabbitMQ may be
             away and the program may die; a receipt's ``accepted`` says that a job is in it.
@@ -52,24 +54,31 @@ class Publisher:
         *,
         serializer: Serializer = "json",
         window: int = WINDOW,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.time,
         outbox: str | Path | None = None,
     ) -> None:
         self.topology = topology
         self._serializer = serializer
+        self._window = window
         self._clock = clock
         self._contracts: dict[str, Contract] = {}
         self._envelopes: dict[str, Envelope] = {}
         self._ids = Ids()
         self._delays = Delays(topology)
         address = address_of(topology, url)
+        make_channel = partial(
+            ConfirmedChannel,
+            address,
+            window=window,
+            max_message_bytes=max_message_bytes,
+            why_rejected=Refusals(topology).why,
+        )
         self._outbox: Outbox | None = None
         if outbox is None:
-            self._channel = ConfirmedChannel(address, window=window)
+            self._channel = make_channel()
         else:
-            self._outbox = Outbox(
-                outbox, partial(ConfirmedChannel, address, window=window), window=window
-            )
+            self._outbox = Outbox(outbox, make_channel, window=window)
             self._channel = self._outbox.channel
 
     def connect(self, *, timeout_s: float = PUBLISH_TIMEOUT_S) -> None:
@@ -151,17 +160,23 @@ class Publisher:
             message = job_message(
                 contract, job, published_ms=published_ms, serializer=self._serializer
             )
+            size_bytes, limit_bytes = len(message.body.content), self._channel.max_message_bytes
+            if size_bytes > limit_bytes:
+                raise _too_large(job, size_bytes, limit_bytes)
             stored = Stored(contract.name, contract.exchange, contract.routing_key, message)
             return self._outbox.hand_over(stored, timeout_s=timeout_s)
         message_id, content = envelope.frames(job, published_ms=published_ms)
-        return self._channel.send(
-            content,
-            message_id=message_id,
-            exchange=envelope.exchange,
-            routing_key=envelope.routing_key,
-            timeout_s=timeout_s,
-            stream=stream,
-        )
+        try:
+            return self._channel.send(
+                content,
+                message_id=message_id,
+                exchange=envelope.exchange,
+                routing_key=envelope.routing_key,
+                timeout_s=timeout_s,
+                stream=stream,
+            )
+        except MessageTooLarge as exc:
+            raise _too_large(job, exc.size_bytes, exc.limit_bytes) from None
 
     def _delay(
         self, contract: Contract, job: Job, *, wait: float, now_s: float, timeout_s: float
@@ -201,6 +216,8 @@ class Publisher:
             OutboxError: the outbox accepts no more; what it has accepted will be sent.
         """
         pending: deque[Receipt] = deque()
+        # One slow confirm must not make receipts pile up behind it.
+        most = 2 * self._window
         for job in jobs:
             if not isinstance(job, Job):
                 job = Job(*job)
@@ -212,7 +229,7 @@ class Publisher:
                 )
                 receipt._outcome = exc
             pending.append(receipt)
-            while pending and pending[0].done:
+            while pending and (pending[0].done or len(pending) >= most):
                 yield self._ended(pending.popleft())
         while pending:
             yield self._ended(pending.popleft())
@@ -262,3 +279,7 @@ class Publisher:
         # An interrupted program does not wait for confirms that may never come.
         interrupted = exc_type is not None and not issubclass(exc_type, Exception)
         self.close(timeout_s=0.0 if interrupted else None)
+
+
+def _too_large(job: Job, size_bytes: int, limit_bytes: int) -> MessageTooLarge:
+    return MessageTooLarge(size_bytes=size_bytes, limit_bytes=limit_bytes, job=job.name)

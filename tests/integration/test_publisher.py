@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from broker.errors import (
     VirtualHostMissing,
 )
 from broker.management import Management
-from broker.receipt import Routed
+from broker.receipt import Receipt, Routed
 from broker.topology import Topology
 from producers.publisher import Job, Publisher
 from tests.provision import ready_in
@@ -91,6 +92,34 @@ def test_a_full_queue_rejects(provisioned) -> None:
     assert outcomes["Routed"] + outcomes["Rejected"] == 50
 
 
+def test_a_rejection_names_the_queue_that_is_probably_full_and_by_which_policy(provisioned) -> None:
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        for receipt in publisher.publish_many(("test.tiny",) for _ in range(50)):
+            assert receipt.done
+        with pytest.raises(Rejected, match=r"'jobs\.tiny' \(max-length 3 by policy "):
+            publisher.publish("test.tiny").wait()
+
+
+def test_all_messages_to_a_missing_exchange_end_and_all_others_arrive(provisioned) -> None:
+    spec = provisioned.topology.jobs["demo.echo"].model_copy(update={"exchange": "gone"})
+    jobs = {**provisioned.topology.jobs, "test.gone": spec}
+    topology: Topology = provisioned.topology.model_copy(update={"jobs": jobs})
+    names = ["demo.echo", "test.gone"] * 300
+    with Publisher(topology, provisioned.url) as publisher:
+        receipts = list(publisher.publish_many((name,) for name in names))
+    for name, receipt in zip(names, receipts, strict=True):
+        assert isinstance(receipt.outcome, Routed if name == "demo.echo" else Unroutable), name
+    resent = sum(receipt.redelivered for receipt in receipts[::2])
+    assert 300 <= ready_in(provisioned.address, "jobs.normal") <= 300 + resent
+
+
+def test_each_return_ends_its_own_message_also_where_two_have_the_same_id(provisioned) -> None:
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        jobs = [Job(name, id="same") for name in ("demo.echo", "test.nowhere") * 20]
+        outcomes = [type(receipt.outcome) for receipt in publisher.publish_many(jobs)]
+    assert outcomes == [Routed, Unroutable] * 20
+
+
 def test_a_missing_exchange_ends_its_own_message_and_no_other(provisioned, rabbitmq, vhost) -> None:
     spec = provisioned.topology.jobs["demo.echo"].model_copy(update={"exchange": "gone"})
     jobs = {**provisioned.topology.jobs, "test.gone": spec}
@@ -115,6 +144,44 @@ def test_a_message_too_large_is_refused_before_anything_is_sent(provisioned) -> 
         before.wait()
     assert caught.value.size_bytes > 17 * 2**20
     assert caught.value.limit_bytes == 16 * 2**20
+
+
+def test_rabbitmqs_own_refusal_of_a_large_message_is_its_own_and_is_learnt(provisioned) -> None:
+    with Publisher(provisioned.topology, provisioned.url, max_message_bytes=2**30) as publisher:
+        jobs = [("demo.echo", (1,)), ("demo.echo", (b"x" * 17 * 2**20,)), ("demo.echo", (2,))]
+        before, large, after = publisher.publish_many(jobs)
+        assert isinstance(before.outcome, Routed)
+        assert isinstance(after.outcome, Routed)
+        assert isinstance(large.outcome, Rejected)
+        assert isinstance(large.outcome.__cause__, MessageTooLarge)
+        with pytest.raises(MessageTooLarge, match="16777216"):
+            publisher.publish("demo.echo", b"x" * 17 * 2**20)
+
+
+def test_a_job_among_many_that_cannot_be_sent_has_its_own_error(provisioned) -> None:
+    jobs = [Job("demo.echo"), Job("no.such"), Job("demo.echo", priority=99), Job("demo.echo")]
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        receipts = list(publisher.publish_many(jobs))
+        with pytest.raises(UnknownJob):
+            receipts[1].wait()
+    outcomes = [type(receipt.outcome) for receipt in receipts]
+    assert outcomes == [Routed, UnknownJob, InvalidArguments, Routed]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "bzip2"])
+def test_a_compressed_job_says_so_as_kombu_does(provisioned, compression: str) -> None:
+    from kombu.compression import decompress
+
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        [receipt] = publisher.publish_many(
+            [Job("demo.echo", ("x" * 999,), compression=compression)]
+        )
+        receipt.wait()
+    message = take(provisioned.address, "jobs.normal")
+    assert len(message.body) < 300
+    kind = message.properties["application_headers"]["compression"]
+    args, _, _ = decode(decompress(message.body, kind), message.properties["content_type"])
+    assert args == ["x" * 999]
 
 
 def test_nothing_is_sent_for_input_that_is_refused(provisioned) -> None:
@@ -230,6 +297,42 @@ def test_a_closed_publisher_says_so(provisioned) -> None:
     with pytest.raises(OutcomeUnknown, match="closed") as caught:
         publisher.publish("demo.echo").wait()
     assert caught.value.sent is False
+
+
+def test_a_child_has_a_connection_of_its_own_and_leaves_the_parents_alone(provisioned) -> None:
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        publisher.publish("demo.echo", id="before").wait()
+        reader, writer = os.pipe()
+        open_one = publisher.publish("demo.echo", id="open")
+        child = os.fork()
+        if child == 0:
+            said = "nothing"
+            try:
+                with publisher:
+                    publisher.publish("demo.echo", id="child", timeout_s=10).wait(10)
+                said = "routed" if open_one.done or not _routed(open_one) else "stolen"
+            except BaseException as exc:  # noqa: BLE001  # the parent's test says what it was
+                said = repr(exc)
+            finally:
+                os.write(writer, said.encode())
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as answer:
+            assert answer.read() == "routed"
+        os.waitpid(child, 0)
+        open_one.wait()
+        after = publisher.publish("demo.echo", id="after")
+        after.wait()
+        assert not after.redelivered
+    assert ready_in(provisioned.address, "jobs.normal") == 4
+
+
+def _routed(receipt: Receipt) -> bool:
+    try:
+        receipt.wait(1)
+    except OutcomeUnknown:
+        return False
+    return True
 
 
 def test_a_callback_learns_the_outcome(provisioned) -> None:
