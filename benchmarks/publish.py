@@ -1,116 +1,200 @@
-"""How many jobs a second are published, confirmed? Beside Celery with and without confirms.
+"""How many jobs a second are published, confirmed? Beside Celery, aio-pika and librabbitmq.
 
-One producer, a quorum queue, persistent messages of Celery's protocol with a 256-byte argument.
-After each run the queue is counted: what is missing is reported and ends the benchmark.
+One producer, a quorum queue, persistent messages of Celery's protocol with all its headers and a
+256-byte argument. Every contender is a process of its own (`benchmarks.publishers`, and
+`benchmarks/publish.c` for librabbitmq), in turn, several rounds. The queue is emptied before each
+run and counted after it: what is missing ends the benchmark. How much memory publishing takes
+comes last.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from benchmarks.rounds import measure, report
+from benchmarks.publishers import (
+    BOUNDED_QUEUE,
+    EXCHANGE,
+    QUEUE,
+    ROUTING_KEY,
+    WARM_UP,
+    sample,
+    topology,
+)
+from benchmarks.rounds import Bar, measure, report
 from broker import local
-from broker.connection import Address, connect, resolve_address
+from broker.confirmed import WINDOW
+from broker.connection import Address, connect
 from broker.management import Management
-from broker.topology import Topology
 from broker.topology.apply import apply
-from broker.topology.compile import compile_topology
-from broker.topology.observe import observe
-from broker.topology.plan import make_plan
+from broker.topology.look import look
 
-JOBS, CELERY_JOBS = 10_000, 2_000
-QUEUE = "jobs.normal"
-ARGUMENT = "x" * 256
+ROOT = Path(__file__).resolve().parents[1]
+MANY = "rabbitry, many"
+C_LIBRARY = "librabbitmq, C"
+# How many jobs: about a second's work, so that no contender is measured by its start.
+JOBS = {
+    MANY: ("rabbitry_many", 20_000),
+    "rabbitry, one by one": ("rabbitry_single", 20_000),
+    "Celery, confirmed": ("celery_confirmed", 2_000),
+    "Celery, unconfirmed": ("celery_unconfirmed", 5_000),
+    "aio-pika, gathered": ("aio_pika_gathered", 10_000),
+}
+C_JOBS = 20_000
+BARS = (
+    Bar("Celery, confirmed", 25.0),
+    Bar("Celery, unconfirmed", 9.0),
+    Bar("aio-pika, gathered", 3.0),
+    Bar(C_LIBRARY, 0.5),
+)
+SIZES = (10_000, 100_000, 1_000_000)
+# What may come on top from the smallest to the largest number: allocators keep some.
+GROWTH_MIB = 10.0
+APT = "apt-get install gcc libc6-dev librabbitmq-dev"
 
 
 def main() -> None:
-    """Measure and report, in jobs a second."""
+    """Measure and report, in jobs a second, then in MiB."""
     started_here = local.private_url() is None
-    address = resolve_address(local.up().url).with_vhost(f"bench-{uuid.uuid4().hex[:8]}")
-    topology = Topology.load(Path(__file__).resolve().parents[1] / "topology.yaml")
+    node = local.up()
+    address = Address.parse(node.url, management_url=node.management_url)
+    address = address.with_vhost(f"bench-{uuid.uuid4().hex[:8]}")
     try:
-        with Management(address) as management:
-            plan = make_plan(
-                compile_topology(topology, vhost=address.vhost_name),
-                observe(management, address.vhost_name),
-            )
-            apply(plan, management)
+        with Management(address) as management, tempfile.TemporaryDirectory() as folder:
             version = management.version()
-            contenders = {
-                "rabbitry, confirmed": _counted(address, JOBS, _rabbitry(topology, address)),
-                "Celery, confirmed": _counted(address, CELERY_JOBS, _celery(address, True)),
-                "Celery, unconfirmed": _counted(address, CELERY_JOBS, _celery(address, False)),
-            }
-            figures = measure(contenders)
-            management.delete("vhosts", address.vhost_name)
+            apply(look(topology(), management).plan, management)
+            try:
+                _speed(address, Path(folder), version)
+                _memory(address)
+            finally:
+                management.delete("vhosts", address.vhost_name)
     finally:
         if started_here:
             local.down()
+
+
+def _speed(address: Address, folder: Path, version: str) -> None:
+    contenders = {
+        name: _counted(address, count, _python(address, function, count))
+        for name, (function, count) in JOBS.items()
+    }
+    missing = {}
+    program = _compiled(folder)
+    if program is None:
+        missing[C_LIBRARY] = f"not measured; {APT}"
+    else:
+        contenders[C_LIBRARY] = _counted(address, C_JOBS, _c(address, program, C_JOBS))
     report(
-        "published jobs a second",
-        figures,
+        "published jobs a second (all confirmed but where it says otherwise)",
+        measure(contenders),
         unit="jobs/s",
-        first="rabbitry, confirmed",
-        context={"rabbitmq": version, "jobs": JOBS, "celery_jobs": CELERY_JOBS},
+        first=MANY,
+        context={"rabbitmq": version, "window": WINDOW},
+        bars=BARS,
+        missing=missing,
+        libraries=("aio-pika",),
     )
 
 
-def _counted(address: Address, count: int, publish: Callable[[int], None]) -> Callable[[], float]:
+def _counted(address: Address, count: int, publish: Callable[[], float]) -> Callable[[], float]:
     def run() -> float:
         connection = connect(address)
         channel = connection.default_channel
         channel.queue_purge(QUEUE)
-        started = time.perf_counter()
-        publish(count)
-        seconds = time.perf_counter() - started
+        seconds = publish()
         # Unconfirmed messages may still be on their way.
         deadline = time.monotonic() + 30
-        while (found := channel.queue_declare(QUEUE, passive=True).message_count) < count:
+        wanted = count + WARM_UP
+        while (found := channel.queue_declare(QUEUE, passive=True).message_count) < wanted:
             if time.monotonic() > deadline:
-                raise SystemExit(f"{count} jobs were published, {found} are in the queue")
+                raise SystemExit(f"{wanted} jobs were published, {found} are in the queue")
             time.sleep(0.05)
+        channel.queue_purge(QUEUE)
         connection.release()
+        if found > wanted:
+            raise SystemExit(f"{wanted} jobs were published, {found} are in the queue")
         return count / seconds
 
     return run
 
 
-def _rabbitry(topology: Topology, address: Address) -> Callable[[int], None]:
-    from producers.publisher import Publisher
-
-    def publish(count: int) -> None:
-        with Publisher(topology, address.url) as publisher:
-            jobs = (("demo.echo", (ARGUMENT,)) for _ in range(count))
-            for receipt in publisher.publish_many(jobs):
-                receipt.wait()
-
-    return publish
+def _python(address: Address, function: str, count: int) -> Callable[[], float]:
+    return lambda: float(_run_python(address, function, count)["seconds"])
 
 
-def _celery(address: Address, confirm: bool) -> Callable[[int], None]:
-    from celery import Celery
-    from kombu import Exchange
+def _run_python(address: Address, function: str, count: int) -> dict[str, Any]:
+    return _run(
+        [sys.executable, "-m", "benchmarks.publishers", function, str(count)],
+        env={"RABBITRY_URL": address.url},
+    )
 
-    app = Celery("bench", broker=address.url, set_as_current=False)
-    app.conf.broker_transport_options = {"confirm_publish": confirm}
-    app.conf.task_ignore_result = True
-    jobs = Exchange("jobs", type="topic", no_declare=True)
 
-    def publish(count: int) -> None:
-        with app.producer_pool.acquire(block=True) as producer:
-            for _ in range(count):
-                app.send_task(
-                    "demo.echo",
-                    (ARGUMENT,),
-                    exchange=jobs,
-                    routing_key="normal.demo.echo",
-                    producer=producer,
-                )
+def _compiled(folder: Path) -> Path | None:
+    """Compile the C program; None where compiler or library are missing."""
+    program = folder / "publish"
+    source = ROOT / "benchmarks" / "publish.c"
+    try:
+        done = subprocess.run(
+            ["cc", "-O2", "-o", str(program), str(source), "-lrabbitmq"], capture_output=True
+        )
+    except FileNotFoundError:
+        return None
+    if done.returncode == 0:
+        return program
+    if b"amqp.h" in done.stderr or b"-lrabbitmq" in done.stderr:
+        return None
+    raise SystemExit(f"{source} does not compile:\n{done.stderr.decode()}")
 
-    return publish
+
+def _c(address: Address, program: Path, count: int) -> Callable[[], float]:
+    from amqp.serialization import dumps
+
+    body, headers, properties = sample(address)
+    table: bytes = dumps("F", [headers])
+    command = [
+        *(str(program), address.host, str(address.port), address.user, address.vhost_name),
+        *(EXCHANGE, ROUTING_KEY, str(count), str(WARM_UP), str(WINDOW)),
+        *(str(properties["priority"]), properties["content_type"]),
+    ]
+    env = {"PASSWORD": address.password, "ID": headers["id"]}
+    return lambda: float(_run(command, env=env, given=table + body)["seconds"])
+
+
+def _run(command: list[str], *, env: dict[str, str], given: bytes = b"") -> dict[str, Any]:
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **env}, input=given, capture_output=True
+    )
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed:\n{done.stderr.decode()}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def _memory(address: Address) -> None:
+    """Print how large the publishing process gets.
+
+    The queue keeps the last 10,000 messages only: a million of them belong on nobody's disk.
+    """
+    sizes = []
+    for count in SIZES:
+        found = _run_python(address, "rabbitry_bounded", count)
+        sizes.append(float(found["size_mib"]))
+        rate = count / float(found["seconds"])
+        print(f"publish_many of {count:>9,} jobs: {sizes[-1]:.1f} MiB at most, {rate:,.0f} jobs/s")
+    grown = sizes[-1] - sizes[0]
+    verdict = "PASS" if grown <= GROWTH_MIB else "FAIL"
+    print(
+        f"{verdict}: {grown:+.1f} MiB from {SIZES[0]:,} to {SIZES[-1]:,} jobs into {BOUNDED_QUEUE};"
+        f" at most {GROWTH_MIB:.0f} count as constant"
+    )
 
 
 if __name__ == "__main__":
