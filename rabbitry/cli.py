@@ -19,7 +19,7 @@ COMMANDS = {
     "broker": ("broker.local.cli:broker", "A private RabbitMQ for development."),
     "topology": ("broker.topology.cli:topology", "What exists on the broker: plan and apply."),
     "jobs": ("producers.cli:jobs", "List, publish and call jobs."),
-    "worker": ("consumers.cli:worker", "Daemons that run jobs."),
+    "worker": ("consumers.cli.worker:worker", "Daemons that run jobs."),
 }
 
 

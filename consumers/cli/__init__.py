@@ -1,0 +1,1 @@
+"""`rabbitry worker`, `queues` and `dead-letters`: one module a group of commands."""
