@@ -264,7 +264,7 @@ def _settled(
     say: Callable[[str], None],
     settle_s: float | None,
 ) -> dict[Identity, str]:
-    """Return the queues that must not be deleted after all, and why."""
+    """Return what must not be deleted after all, and why."""
     settle_s = SETTLE_S if settle_s is None else settle_s
     queues = [
         change.identity
@@ -276,11 +276,17 @@ def _settled(
     if not queues:
         return {}
     say(f"watching {len(queues)} queues for {settle_s:g} s before they are deleted")
-    refused = settle(queues, plan.vhost, management, check=check, settle_s=settle_s)
-    if not refused:
-        return {}
     deleted = {c.identity: c.before for c in pending if c.action == "delete" and c.before}
-    return stays_with(refused, deleted, read_effective(management, plan.vhost))
+    return settle(
+        queues,
+        plan.vhost,
+        management,
+        check=check,
+        settle_s=settle_s,
+        with_them=lambda refused: stays_with(
+            refused, deleted, read_effective(management, plan.vhost)
+        ),
+    )
 
 
 def _without(

@@ -71,13 +71,12 @@ def judge(
     counts: Mapping[str, Counts],
 ) -> tuple[list[Left], list[Change]]:
     """Say which own objects stay, and which are to be deleted (some of them hindered)."""
-    left = [
-        Left(identity, PROTECTED)
-        for identity in obsolete
-        if consent.prune and identity in records.own.protected
-    ]
     if not consent.prune:
         return [Left(identity, _STAYS) for identity in obsolete], []
+    protected = dict.fromkeys((obsolete.keys() & records.own.protected), PROTECTED)
+    # What hangs on something protected is as it is to be, and so is no change.
+    kept = stays_with(protected, obsolete, observed.effective)
+    left = [Left(identity, kept[identity]) for identity in obsolete if identity in kept]
     hindered = _bound_by_others(obsolete, observed, records)
     for identity in obsolete:
         name = identity.name[0]
@@ -88,12 +87,10 @@ def judge(
             )
         if identity.kind == USER and name == consent.user:
             hindered.setdefault(identity, "it is the user that apply is logged in as")
-    protected = {each for each in obsolete if each in records.own.protected}
-    staying = dict.fromkeys(protected, PROTECTED) | hindered
-    hindered = stays_with(staying, obsolete, observed.effective)
+    hindered = stays_with(kept | hindered, obsolete, observed.effective)
     deletions = []
     for identity, there in obsolete.items():
-        if identity in records.own.protected:
+        if identity in kept:
             continue
         deletions.append(
             Change(
@@ -136,8 +133,8 @@ def stays_with(
 ) -> dict[Identity, str]:
     """Return what must stay, with why: what was to be deleted and what stays hangs on it.
 
-    A queue that stays keeps its bindings, the exchanges that these come from, its policies and
-    the exchange that it dead-letters to: half a deletion loses messages.
+    A queue that stays keeps its bindings, the exchanges that these come from, its policies, and
+    the exchange that it dead-letters to with where that leads: half a deletion loses messages.
 
     Args:
         staying: what stays in any case, with why.
@@ -162,13 +159,13 @@ def _needed_by(
 ) -> str:
     for each in staying:
         needs = False
+        letters = _letters(each, deleted, effective) if each.kind == QUEUE else None
         if identity.kind == BINDING:
-            needs = ends(identity)[1] == each
-        elif identity.kind == EXCHANGE and each.kind == BINDING:
-            needs = ends(each)[0] == identity
-        elif identity.kind == EXCHANGE and each.kind == QUEUE:
-            letters = effective.get(each.name[0], {}).get("dead-letter-exchange")
-            needs = letters == identity.name[0]
+            needs = ends(identity)[1] == each or identity.name[0] == letters
+        elif identity.kind in (EXCHANGE, QUEUE) and each.kind == BINDING:
+            needs = identity in ends(each)
+        elif identity.kind == EXCHANGE:
+            needs = identity.name[0] == letters
         elif identity.kind in (POLICY, OPERATOR_POLICY) and each in deleted:
             there = deleted[each]
             needs = each.kind in (EXCHANGE, QUEUE) and reaches(
@@ -177,6 +174,20 @@ def _needed_by(
         if needs:
             return f"{each} stays"
     return ""
+
+
+def _letters(
+    queue: Identity,
+    deleted: Mapping[Identity, Object],
+    effective: Mapping[str, Mapping[str, Any]],
+) -> str | None:
+    """Return the exchange that a queue dead-letters to; an argument wins over a policy."""
+    arguments = deleted[queue].attributes["arguments"] if queue in deleted else {}
+    policies = effective.get(queue.name[0], {})
+    found: str | None = arguments.get(
+        "x-dead-letter-exchange", policies.get("dead-letter-exchange")
+    )
+    return found
 
 
 def keep_settings(desired: Desired, observed: Observed, staying: Iterable[Identity]) -> Desired:

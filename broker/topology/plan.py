@@ -78,8 +78,9 @@ def make_plan(
     left, deletions = judge(obsolete, observed, records, consent=consent, counts=counts)
     staying = {each.identity for each in left}
     staying |= {change.identity for change in deletions if change.blocked}
-    desired = keep_settings(desired, observed, staying)
     protected = protected_of(desired.objects.values())
+    staying |= _not_replaced(desired, observed, protected, consent)
+    desired = keep_settings(desired, observed, staying)
     changes = [
         _with_hindrance(change, records, protected, counts)
         for each in desired.objects.values()
@@ -125,6 +126,23 @@ def make_plan(
         void=tuple(each.owner for each in records.void),
         exists=observed.exists,
     )
+
+
+def _not_replaced(
+    desired: Desired, observed: Observed, protected: frozenset[Identity], consent: Consent
+) -> set[Identity]:
+    """Return the queues that are to have another type and keep theirs for now.
+
+    The generated policies of that type must not go before them.
+    """
+    return {
+        identity
+        for identity, each in desired.objects.items()
+        if identity.kind == QUEUE
+        and (there := observed.objects.get(identity)) is not None
+        and there.attributes["type"] != each.attributes["type"]
+        and not (consent.replace and identity not in protected)
+    }
 
 
 def candidates(plan: Plan) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,18 @@ def refers(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(refers(inner) for inner in value.values())
     return isinstance(value, list | tuple) and any(refers(inner) for inner in value)
+
+
+def references_in(value: Any) -> Iterator[str]:
+    """Yield the references in a value and in all that is in it, as they stand."""
+    if isinstance(value, str):
+        for match in _REFERENCE.finditer(value):
+            if match.group() != _ESCAPED:
+                # What it falls back to may be a secret itself.
+                yield re.sub(r":-.*", ":-…}", match.group(), flags=re.DOTALL)
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from references_in(inner)
 
 
 def resolve(text: str, *, environ: Mapping[str, str] = os.environ, position: Position) -> str:

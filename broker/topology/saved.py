@@ -2,7 +2,9 @@
 
 A file names objects and attributes, never values: there is no secret in it. The topology is
 compiled anew when it is applied, and the plan is refused where the file, or RabbitMQ, is not
-what it was.
+what it was. That a variable holds another secret than before cannot be told from a plan that
+would set it anyway: a digest of a password would be a way to guess it. So the plan names the
+variables that it will be set from.
 """
 
 from __future__ import annotations
@@ -10,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -20,9 +22,13 @@ from broker.errors import ApplyRefused, InvalidData
 from broker.topology.celery_names import celery_owned
 from broker.topology.changes import Change
 from broker.topology.look import Look
+from broker.topology.model import Topology
 from broker.topology.objects import (
     BINDING,
+    GLOBAL_PARAMETER,
+    PARAMETER,
     QUEUE,
+    USER,
     Desired,
     Identity,
     Observed,
@@ -30,9 +36,12 @@ from broker.topology.objects import (
     shown,
 )
 from broker.topology.ownership import Records, is_rabbitrys
+from broker.topology.references import references_in
 
 VERSION = 1
 _OWNERSHIP = "ownership"
+# Kinds whose values a file may take from variables that only apply reads.
+_WITH_SECRETS = frozenset({USER, PARAMETER, GLOBAL_PARAMETER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,8 @@ class SavedPlan:
         topology: a digest of what the topology wants.
         fingerprint: a digest of what RabbitMQ had, by kind.
         changes: action, kind, name and the names of the attributes that differ.
+        secrets: the variables and files that its changes take secrets from, by object; what
+            they hold is asked for on apply.
     """
 
     owner: str
@@ -55,10 +66,17 @@ class SavedPlan:
     topology: str
     fingerprint: Mapping[str, str]
     changes: tuple[Any, ...]
+    secrets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, found: Look, *, prune: bool) -> Self:
-        """Return what is kept of a plan."""
+    def of(cls, found: Look, *, prune: bool, topology: Topology | None = None) -> Self:
+        """Return what is kept of a plan.
+
+        Args:
+            found: the plan, and what it was made from.
+            prune: whether it deletes what the file no longer names.
+            topology: the file, for the names of the variables that secrets come from.
+        """
         return cls(
             found.plan.owner,
             found.plan.vhost,
@@ -67,6 +85,7 @@ class SavedPlan:
             topology_digest(found.desired),
             fingerprint(found.observed, found.records),
             tuple(_change(change) for change in found.plan.changes),
+            {} if topology is None else secrets_of(topology, found.plan.changes),
         )
 
     def write(self, path: str | Path) -> None:
@@ -84,6 +103,7 @@ class SavedPlan:
             "topology_digest": self.topology,
             "fingerprint": dict(self.fingerprint),
             "changes": list(self.changes),
+            "secrets": {name: list(each) for name, each in self.secrets.items()},
         }
         try:
             Path(path).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -112,6 +132,7 @@ class SavedPlan:
                 document["topology_digest"],
                 document["fingerprint"],
                 tuple(document["changes"]),
+                {name: tuple(each) for name, each in document.get("secrets", {}).items()},
             )
         except OSError as exc:
             raise InvalidData(f"{path}: the plan cannot be read: {exc.strerror}") from exc
@@ -152,6 +173,22 @@ class SavedPlan:
                 f"the plan made at {self.made_at} is not what would be done now: queues hold"
                 f" something else, or a secret has changed; {again}"
             )
+
+
+def secrets_of(topology: Topology, changes: Iterable[Change]) -> dict[str, tuple[str, ...]]:
+    """Return where the secrets of changes come from: references of the file, by object."""
+    data = topology.model_dump(mode="json", exclude_unset=True)
+    found: dict[str, tuple[str, ...]] = {}
+    for change in changes:
+        after = change.after
+        if after is None or not after.path or after.identity.kind not in _WITH_SECRETS:
+            continue
+        said: Any = data
+        for part in after.path:
+            said = said.get(str(part), {}) if isinstance(said, Mapping) else {}
+        if listed := tuple(sorted(set(references_in(said)))):
+            found[str(change.identity)] = listed
+    return found
 
 
 def topology_digest(desired: Desired) -> str:

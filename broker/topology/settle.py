@@ -28,10 +28,11 @@ def settle(
     *,
     check: Callable[[], None],
     settle_s: float = SETTLE_S,
+    with_them: Callable[[dict[Identity, str]], dict[Identity, str]] = lambda refused: refused,
 ) -> dict[Identity, str]:
-    """Unbind queues and watch them; return those that must not be deleted, and why.
+    """Unbind queues and watch them; return what must not be deleted, and why.
 
-    Their bindings are then as they were.
+    The bindings of what stays are then as they were.
 
     Args:
         queues: queues that are to be deleted.
@@ -39,6 +40,7 @@ def settle(
         management: the management API.
         check: raises where writing must stop.
         settle_s: how long nothing may show in them.
+        with_them: adds what must stay since they do.
     """
     refused: dict[Identity, str] = {}
     names = {each.name[0]: each for each in queues}
@@ -69,6 +71,7 @@ def settle(
                 break
             time.sleep(min(_SAMPLE_S, left_s))
             check()
+        refused = with_them(refused) if refused else refused
     except BaseException:
         _bind_again(bindings, vhost, management)
         raise

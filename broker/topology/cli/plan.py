@@ -48,7 +48,10 @@ def plan(session: Session, prune: bool, out: str | None) -> int:
         show_plan(found)
     warn(found.warnings)
     if out is not None:
-        SavedPlan.of(seen, prune=prune).write(out)
+        kept = SavedPlan.of(seen, prune=prune, topology=file)
+        kept.write(out)
+        for name, references in kept.secrets.items():
+            note(f"Not kept: {name} gets what {', '.join(references)} holds when it is applied.")
         note(f"Kept in {out}; `rabbitry topology apply {out}` does this and nothing else.")
     return EXIT_DONE if found.same else EXIT_DIFFERS
 
