@@ -65,6 +65,16 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         if prefetch is not None:
             self.initial_prefetch_count = prefetch
 
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Hand what is not due on to RabbitMQ before it takes a slot."""
+        handle = super().create_task_handler(*args, **kwargs)
+        waiting = self.app.waiting
+
+        def on_message(message: Any) -> Any:
+            return None if waiting.take(message, self) else handle(message)
+
+        return on_message
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Begin anew, after a pause where a queue is missing."""
         if isinstance(exc, NotFound):

@@ -11,6 +11,7 @@ from broker.body import register_with_kombu
 from broker.connection import HEARTBEAT_S, Address
 from broker.contracts import contracts_of
 from broker.topology import Topology
+from consumers.delays import Waiting, WaitingAMQP
 
 SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
 
@@ -25,22 +26,23 @@ def make_app(topology: Topology, address: Address) -> Celery:
     register_with_kombu()
     contracts = contracts_of(topology)
     tls = address.ssl_context()
-    app = Celery(topology.name, broker=address.url, backend="consumers.replies:ReplyBackend")
+    app = Celery(
+        topology.name,
+        broker=address.url,
+        backend="consumers.replies:ReplyBackend",
+        amqp=WaitingAMQP,
+    )
+    app.waiting = Waiting(topology, address)
     app.conf.update(
         broker_use_ssl={"context": tls, "server_hostname": address.host} if tls else None,
         broker_heartbeat=HEARTBEAT_S,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         task_queues=[
-            # The type as an argument is how Celery knows a quorum queue; nothing is declared.
-            Queue(
-                name,
-                Exchange("", no_declare=True),
-                routing_key=name,
-                queue_arguments={"x-queue-type": queue.type},
-                no_declare=True,
-            )
-            for name, queue in topology.queues.items()
+            # Celery knows a quorum queue by its type as an argument, and would then delay tasks
+            # its own way, which delivers them to other queues as well; nothing is declared.
+            Queue(name, Exchange("", no_declare=True), routing_key=name, no_declare=True)
+            for name in topology.queues
         ],
         task_routes={
             contract.name: {

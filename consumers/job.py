@@ -11,7 +11,7 @@ import celery
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.log import get_task_logger
 
-from broker.errors import InvalidArguments, RabbitryError
+from broker.errors import InvalidArguments, PublishFailed, RabbitryError
 from broker.message import CALL, DEADLINE, DELIVERY_COUNT, PUBLISHED
 from consumers.signature import Array, Signature
 
@@ -71,9 +71,8 @@ def job(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return celery.shared_task(
-            name=name, base=JobTask, signature=Signature(name, function), **options
-        )(function)
+        takes = Signature(name, function, bound=bool(options.get("bind")))
+        return celery.shared_task(name=name, base=JobTask, takes=takes, **options)(function)
 
     return decorate
 
@@ -88,7 +87,8 @@ class JobTask(celery.Task):  # type: ignore[misc]
     resultrepr_maxsize = 200
     # Arguments are checked by the signature, with better words.
     typing = False
-    signature: Signature
+    # Not `signature`: that is how Celery makes the parts of a chain, and a retry.
+    takes: Signature
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.request.called_directly:
@@ -102,7 +102,7 @@ class JobTask(celery.Task):  # type: ignore[misc]
                     f"job {current.name!r} ({current.id}) was not begun: its deadline passed"
                     f" {-remaining_s:.1f} s ago"
                 )
-            args, kwargs = type(self).signature.bind(args, kwargs)
+            args, kwargs = type(self).takes.bind(args, kwargs)
             return self.run(*args, **kwargs)
         except (Reject, Ignore, Retry):
             raise
@@ -123,6 +123,20 @@ class JobTask(celery.Task):  # type: ignore[misc]
             )
             # Celery logs what it rejects too, with every chained traceback: one is enough.
             raise Reject(f"{type(exc).__name__}: {exc}", requeue=not final) from None
+
+    def retry(self, *args: Any, **kwargs: Any) -> Any:
+        """Send the task again, as Celery does; RabbitMQ holds it until the countdown is over.
+
+        Raises:
+            Retry: it is sent, and this run of it is over.
+            Reject: it could not be sent; where waiting may mend that, it goes back to its queue.
+        """
+        try:
+            return super().retry(*args, **kwargs)
+        except Reject as exc:
+            if isinstance(exc.reason, PublishFailed):
+                raise Reject(exc.reason, requeue=True) from exc
+            raise
 
 
 def _job_of(task: Any) -> CurrentJob:

@@ -39,11 +39,14 @@ class Signature:
         job: name of the job, for messages.
         function: its annotations say what is allowed; a parameter without one takes anything.
             `numpy.ndarray` takes lists too.
+        bound: whether Celery passes the task itself first (``bind=True``).
     """
 
-    def __init__(self, job: str, function: Callable[..., Any]) -> None:
+    def __init__(self, job: str, function: Callable[..., Any], *, bound: bool = False) -> None:
         self.job = job
-        self._signature = inspect.signature(function)
+        signature = inspect.signature(function)
+        parameters = list(signature.parameters.values())[1 if bound else 0 :]
+        self._signature = signature.replace(parameters=parameters)
         hints = get_type_hints(function, include_extras=True)
         self._adapters: dict[str, TypeAdapter[Any]] = {}
         for name, parameter in self._signature.parameters.items():

@@ -26,7 +26,7 @@ def test_the_tasks_run_as_functions():
 
 
 def test_a_list_with_gaps_becomes_a_series():
-    (series,), _ = signal.smooth.signature.bind(([1, None, 3],), {})
+    (series,), _ = signal.smooth.takes.bind(([1, None, 3],), {})
     assert_array_equal(series, [1, np.nan, 3])
 
 
@@ -43,7 +43,7 @@ def test_a_list_with_gaps_becomes_a_series():
 )
 def test_an_argument_of_the_wrong_type_is_named(task, kwargs, argument):
     with pytest.raises(InvalidArguments, match=f"argument {argument!r}"):
-        task.signature.bind((), kwargs)
+        task.takes.bind((), kwargs)
 
 
 def test_the_demonstrations_do_what_they_say():
@@ -66,5 +66,5 @@ def test_a_sleep_has_a_length(seconds):
 
 
 def test_numbers_stay_whole_when_they_are_added():
-    (a, b), _ = demo.add.signature.bind((1, 2), {})
+    (a, b), _ = demo.add.takes.bind((1, 2), {})
     assert (type(a), type(b)) == (int, int)
