@@ -23,6 +23,7 @@ from broker.topology.export.folding import (
     fold_policy,
     names_of,
 )
+from broker.topology.export.ladder import fold_ladder
 from broker.topology.export.secrets import Secrets, escaped
 from broker.topology.export.select import LeftOut, Scope, default_name, select
 from broker.topology.lint import RULES, Finding, check
@@ -94,6 +95,7 @@ def export(
         password_hashes: whether the hashes of passwords stand in the file.
     """
     kept, left_out = select(objects, scope)
+    kept, delays = fold_ladder(kept, scope.name)
     links, unsaid = sections.links(kept)
     head: dict[str, Any] = {"version": 1, "name": scope.name}
     if requires is not None:
@@ -103,6 +105,7 @@ def export(
         "limits": sections.limits(kept),
         "users": sections.users(kept, password_hashes=password_hashes),
         "operator_policies": sections.operator_policies(kept),
+        "delays": delays,
         **links,
         "global_parameters": sections.global_parameters(kept),
     }
