@@ -219,10 +219,9 @@ def kombu_connection(
     import kombu
 
     options: dict[str, Any] = {}
-    context = address.ssl_context()
-    if context is not None and address.tls is not None:
-        server = address.tls.get("server_name_indication", address.host)
-        options["ssl"] = {"context": context, "server_hostname": server}
+    # Reads the certificates, and says which cannot be read.
+    if address.ssl_context() is not None:
+        options["ssl"] = _py_amqp_tls(address)
     return kombu.Connection(
         hostname=address.host,
         port=address.port,
@@ -234,6 +233,23 @@ def kombu_connection(
         heartbeat=heartbeat_s,
         **options,
     )
+
+
+def _py_amqp_tls(address: Address) -> dict[str, Any]:
+    """Return the same verification as `Address.ssl_context` in py-amqp's words.
+
+    It makes its context itself, and checks the host's name wherever it is given one.
+    """
+    tls = address.tls or {}
+    options: dict[str, Any] = {"certfile": tls.get("certfile"), "keyfile": tls.get("keyfile")}
+    if tls.get("verify") == "verify_none":
+        return {**options, "cert_reqs": ssl.CERT_NONE}
+    return {
+        **options,
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "ca_certs": tls.get("cacertfile"),
+        "server_hostname": tls.get("server_name_indication", address.host),
+    }
 
 
 @contextmanager

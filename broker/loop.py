@@ -73,6 +73,7 @@ class ConnectionLoop:
     def __init__(self, address: Address, owner: Owner, *, name: str) -> None:
         self.address = address
         self._owner = owner
+        self.confirmed = owner.confirmed
         self._connection: Any = None  # a kombu.Connection
         self._wire: Wire | None = None
         self._work: deque[Callable[[], None]] = deque()
@@ -264,7 +265,10 @@ class ConnectionLoop:
             # The closure outlives the except clause, which deletes its own name.
             error = exc
             self.soon(lambda: self._connect_failed(error))
-        except (OSError, AMQPError, AttributeError) as exc:
+        # Whatever it is, a thread that ends without a word would keep the loop waiting for ever.
+        except Exception as exc:
+            if not isinstance(exc, (OSError, AMQPError)):
+                logger.exception("opening a channel met an error of its own")
             worse = self._lost_error(exc)
             if connection is not None:
                 connection.collect(socket_timeout=CLOSE_TIMEOUT_S)
@@ -306,10 +310,6 @@ class ConnectionLoop:
 
     # -- what the wire reads --------------------------------------------------------------
 
-    def confirmed(self, confirms: list[Confirm]) -> None:
-        """Pass confirms on."""
-        self._owner.confirmed(confirms)
-
     def blocked(self, reason: str | None) -> None:
         """Pass on that RabbitMQ blocks publishing, or no longer does."""
         if reason is None:
@@ -336,7 +336,9 @@ class ConnectionLoop:
             # RabbitMQ drops what is written to a closed channel, but wants whole frames.
             wire.give_back(timeout_s=CONNECT_TIMEOUT_S)
             self._owner.open_channel(connection.connection, again=True)
-        except (OSError, AMQPError, AttributeError) as exc:
+        except Exception as exc:
+            if not isinstance(exc, (OSError, AMQPError)):
+                logger.exception("opening a channel met an error of its own")
             error = exc
             self.soon(lambda: self._open_again_failed(error))
         else:
