@@ -10,6 +10,8 @@ import logging
 import os
 import socket
 import threading
+import time
+import uuid
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 20
 # How often the connection is serviced; far below the heartbeat.
 SERVICE_S = 1.0
+# RabbitMQ lists a connection about a second after it is there.
+_LISTED_S = 3.0
+_NAME = "rabbitry topology apply"
 
 
 class ApplyLock:
@@ -61,6 +66,7 @@ class ApplyLock:
         self._owner = owner
         self._management = management
         self._heartbeat_s = heartbeat_s
+        self._id = uuid.uuid4().hex
         self._mutex = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._service, name="apply-lock", daemon=True)
@@ -76,7 +82,7 @@ class ApplyLock:
             AccessRefused: the user may not declare its queue.
             Unreachable, VirtualHostMissing: see `broker.errors`.
         """
-        self._connection = _connect(self.address, self._owner, self._heartbeat_s)
+        self._connection = _connect(self.address, self._owner, self._heartbeat_s, self._id)
         try:
             self._take()
         except BaseException:
@@ -134,7 +140,11 @@ class ApplyLock:
             )
         except pika.exceptions.ChannelClosedByBroker as exc:
             if exc.reply_code == 405:
-                holder = "" if self._management is None else holder_of(self._management)
+                holder = (
+                    ""
+                    if self._management is None
+                    else holder_of(self._management, besides=self._id)
+                )
                 raise ApplyRefused(
                     f"another apply is at work in virtual host {vhost!r}{holder}; wait for it and"
                     " run this one again"
@@ -175,30 +185,39 @@ class ApplyLock:
                 self._lost = _told(exc)
 
 
-def holder_of(management: Management) -> str:
-    """Return who holds the lock, as ``": topology 'x', by …"``, or "" where it cannot be told."""
-    try:
-        queue = management.find("queues", management.address.vhost_name, LOCK_NAME) or {}
-        name = dict(queue.get("owner_pid_details") or {}).get("name")
-        # It takes the tag monitoring to see the connections of others.
-        connection = management.find("connections", name) if name else None
-    except BrokerUnavailable:
-        return ""
-    if not connection:
-        return f": connection {name}" if name else ""
-    told = dict(connection.get("client_properties") or {})
-    since = datetime.fromtimestamp(int(connection.get("connected_at", 0)) / 1000, UTC)
-    return (
-        f": topology {told.get('topology', '')!r}, by user {connection.get('user')!r} in process"
-        f" {told.get('process')} on {told.get('host')} since {since:%H:%M:%S} UTC"
-    )
+def holder_of(management: Management, *, besides: str = "") -> str:
+    """Return who holds the lock, as ``": topology 'x', by …"``, or "" where it cannot be told.
+
+    Args:
+        management: the management API; its address names the virtual host.
+        besides: the `_id` of a connection that does not hold it.
+    """
+    deadline = time.monotonic() + _LISTED_S
+    while True:
+        try:
+            # It takes the tag monitoring to see the connections of others.
+            there = management.get("vhosts", management.address.vhost_name, "connections")
+        except BrokerUnavailable:
+            return ""
+        for each in there:
+            told = dict(each.get("client_properties") or {})
+            if each.get("user_provided_name") == _NAME and told.get("id") != besides:
+                since = datetime.fromtimestamp(int(each.get("connected_at") or 0) / 1000, UTC)
+                return (
+                    f": topology {told.get('topology', '')!r}, by user {each.get('user')!r} in"
+                    f" process {told.get('process')} on {told.get('host')} since"
+                    f" {since:%H:%M:%S} UTC"
+                )
+        if time.monotonic() > deadline:
+            return ""
+        time.sleep(_LISTED_S / 10)
 
 
 def _told(exc: BaseException) -> str:
     return str(getattr(exc, "reply_text", "") or exc) or type(exc).__name__
 
 
-def _connect(address: Address, owner: str, heartbeat_s: int) -> pika.BlockingConnection:
+def _connect(address: Address, owner: str, heartbeat_s: int, id: str) -> pika.BlockingConnection:
     import pika
     import pika.exceptions
 
@@ -222,7 +241,8 @@ def _connect(address: Address, owner: str, heartbeat_s: int) -> pika.BlockingCon
                 blocked_connection_timeout=CONNECT_TIMEOUT_S,
                 ssl_options=tls,
                 client_properties={
-                    "connection_name": "rabbitry topology apply",
+                    "connection_name": _NAME,
+                    "id": id,
                     "topology": owner,
                     "host": socket.gethostname(),
                     "process": str(os.getpid()),

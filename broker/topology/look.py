@@ -11,10 +11,10 @@ from broker.topology.changes import Plan
 from broker.topology.compile import compile_topology
 from broker.topology.counts import count_queues
 from broker.topology.model import Topology
-from broker.topology.objects import Desired, Observed
+from broker.topology.objects import QUEUE, Desired, Identity, Observed
 from broker.topology.observe import observe
 from broker.topology.obsolete import Consent
-from broker.topology.ownership import Records, read_records
+from broker.topology.ownership import LOCK_NAME, Records, read_records
 from broker.topology.plan import candidates, make_plan
 from broker.topology.versions import losses, refuse_harmful
 
@@ -62,6 +62,9 @@ def look(topology: Topology, management: Management, *, consent: Consent | None 
         plan = make_plan(desired, observed, records=records, consent=consent, counts=counts)
     if topology.broker.requires is None:
         plan = replace(plan, warnings=(*plan.warnings, *losses(topology, version)))
+    if at_work(observed):
+        moment = "another apply is at work here: what is shown is a moment of it"
+        plan = replace(plan, warnings=(*plan.warnings, moment))
     if records.known:
         plan = replace(plan, interrupted=tuple(interrupted(observed, desired.owner, management)))
     else:
@@ -74,10 +77,18 @@ def look(topology: Topology, management: Management, *, consent: Consent | None 
     return Look(desired, observed, records, plan)
 
 
+def at_work(observed: Observed) -> bool:
+    """Say whether an apply holds the lock."""
+    return Identity(QUEUE, (LOCK_NAME,)) in observed.objects
+
+
 def interrupted(observed: Observed, owner: str, management: Management) -> Iterator[Replacement]:
     """Yield the replacements that a topology has begun and not ended; one request."""
     from broker.topology.replace import is_void, pending
 
+    if at_work(observed):
+        # It is not interrupted, but under way.
+        return
     for each in pending(management, observed.vhost, owner):
         if not is_void(each, observed.objects):
             yield each

@@ -242,6 +242,9 @@ def test_a_lock_that_is_lost_stops_a_replacement_before_its_next_step(
     def say(text: str) -> None:
         said.append(text)
         if "step 3 of 9" in text:
+            # To others it is under way, not interrupted.
+            seen = look(topology, management).plan
+            assert (seen.interrupted, "another apply is at work" in seen.warnings[-1]) == ((), True)
             (name,) = until(lock, 30, "the lock's connection in the statistics")
             management.delete("connections", name)
             until(unlocked, 30, "the end of the lock")

@@ -94,7 +94,12 @@ def destroy(session: Session, yes: bool, delete_nonempty: tuple[str, ...]) -> in
             if session.json:
                 print_json({"done": [], "failed": [], "not_done": [], "complete": True})
             return EXIT_DONE
-        if not session.json:
+        if found.same:
+            note(
+                f"Of what topology {file.name!r} managed in {vhost!r} nothing is left but the"
+                f" record of {len(found.gone)} objects, which is removed."
+            )
+        elif not session.json:
             show_plan(found, doing="To remove from")
         if not yes and any(not change.blocked for change in found.changes):
             confirm(f"Remove all this from virtual host {vhost!r}?")
