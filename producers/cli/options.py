@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 OUTCOMES = {
     "Unroutable": "unroutable",
@@ -29,6 +32,25 @@ class Duration(click.ParamType[float]):
             return parse_duration(str(value)).total_seconds()
         except ValueError as exc:
             self.fail(str(exc), param, ctx)
+
+
+class Time(click.ParamType["datetime"]):
+    """A time in ISO 8601 with its zone: 2030-01-31T09:00Z, 2030-01-31T10:00+01:00."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        from datetime import datetime
+
+        try:
+            time = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time; write 2030-01-31T09:00Z", param, ctx)
+        if time.utcoffset() is None:
+            self.fail(f"{value!r} has no time zone; write {value}Z, or {value}+01:00", param, ctx)
+        return time
 
 
 def job_options(function: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:

@@ -15,9 +15,11 @@ from broker.errors import (
     KeptInOutbox,
     PublishFailed,
 )
-from producers.cli.options import OUTCOMES, Duration, job_options
+from producers.cli.options import OUTCOMES, Duration, Time, job_options
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from broker.contracts import Job
     from producers.publisher import Publisher
 
@@ -28,6 +30,7 @@ Examples:
   rabbitry jobs publish demo.add a=1 b=2
   rabbitry jobs publish signal.smooth series=@sunspots.csv:SUNACTIVITY window=13
   rabbitry jobs publish demo.echo value='{"deep": [1, 2]}' --priority 9 --json
+  rabbitry jobs publish demo.add a=1 b=2 --delay 30s
   rabbitry jobs publish --from jobs.jsonl
   rabbitry jobs publish --from jobs.jsonl --resume --json
   generate | rabbitry jobs publish --from - --strict
@@ -46,6 +49,8 @@ the outbox as yet; 5: unroutable or rejected; 6: nobody knows.""",
 @click.option(
     "--deadline", type=Duration(), help="After it nobody wants the job: 5m.  [default: the job's]"
 )
+@click.option("--delay", type=Duration(), help="RabbitMQ holds the job for so long: 30s.")
+@click.option("--eta", type=Time(), help="RabbitMQ holds the job until then: 2030-01-31T09:00Z.")
 @click.option(
     "--timeout",
     type=Duration(),
@@ -68,6 +73,8 @@ def publish(
     id_: str | None,
     priority: int | None,
     deadline: float | None,
+    delay: float | None,
+    eta: datetime | None,
     timeout: float,
     source: str | None,
     resume: bool,
@@ -81,7 +88,7 @@ def publish(
     from producers.publisher import Publisher
 
     if source is not None:
-        if name is not None or (id_, priority, deadline) != (None, None, None):
+        if name is not None or (id_, priority, deadline, delay, eta) != (None,) * 5:
             raise InvalidInput("with --from each line says what its job is; give no NAME or option")
         if resume and restart:
             raise InvalidInput("--resume and --restart exclude each other; give one of them")
@@ -102,7 +109,16 @@ def publish(
         raise InvalidInput("--resume, --restart and --strict go with --from FILE")
     topology = session.load_topology()
     kwargs = parse_arguments(arguments)
-    job = Job(name, (), kwargs, id=id_, priority=priority, deadline_s=deadline)
+    job = Job(
+        name,
+        (),
+        kwargs,
+        id=id_,
+        priority=priority,
+        deadline_s=deadline,
+        delay_s=delay,
+        eta=eta,
+    )
     with Publisher(topology, session.url, outbox=outbox) as publisher:
         publisher.contract(name).check((), kwargs)
         if outbox is None:
