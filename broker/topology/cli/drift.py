@@ -79,7 +79,8 @@ def destroy(session: Session, yes: bool, delete_nonempty: tuple[str, ...]) -> in
 
     That is what apply has recorded, whether the file still names it or not; nothing else is
     touched. A queue that holds messages or has consumers stays, and what is protected. The
-    virtual host goes where apply made it and nothing of others is in it.
+    virtual host goes where apply made it and nothing of others is in it. A replacement that was
+    interrupted has to be ended first.
     """
     from broker.topology.destroy import destroy as remove
     from broker.topology.destroy import plan_destroy
