@@ -16,11 +16,12 @@ from broker.topology import Topology
 from tests.faults.nodes import Hurt, NoNode
 from tests.provision import provision, topology_of
 from tests.rabbitmq import home_of_run
+from tests.waiting import until
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hurt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hurt]:
-    """A private RabbitMQ of the module's own."""
+    """A private RabbitMQ, started for the first test that wants it."""
     home = home_of_run(tmp_path_factory.mktemp("hurt"))
     try:
         node = Hurt(home)
@@ -45,6 +46,23 @@ class Ground:
     @property
     def queues(self) -> list[str]:
         return list(self.topology.queues)
+
+    def connections(self) -> set[str]:
+        """Return the names of all connections of its one user."""
+        with Management(self.address) as management:
+            # The tracking table knows a connection at once; the list of all lags by seconds.
+            found = management.get("connections", "username", self.address.user)
+        return {each["name"] for each in found}
+
+    def wait_connected(self) -> None:
+        """Wait until somebody is connected."""
+        until(self.connections, timeout_s=20, what="the publisher's connection")
+
+    def close_connections(self) -> None:
+        """Close all connections, by management."""
+        self.wait_connected()
+        with Management(self.address) as management:
+            management.delete("connections", "username", self.address.user)
 
 
 JOBS = """

@@ -37,6 +37,7 @@ class Producer:
         self.account = folder / "account.jsonl"
         self.allowed = 0
         self.handed_over = 0
+        self._flushed = threading.Event()
         self._errors = (folder / "producer.err").open("w+")
         command = [sys.executable, "-m", "tests.faults.producing", str(topology), address.url]
         command += [str(self.account), "--threads", str(threads), "--timeout-s", str(timeout_s)]
@@ -67,6 +68,13 @@ class Producer:
         )
         assert self._process.poll() is None, self._said()
 
+    def settle(self, *, timeout_s: float = 60) -> None:
+        """Wait until nothing is under way."""
+        assert self._process.stdin is not None
+        self._flushed.clear()
+        self._process.stdin.write("flush\n")
+        assert self._flushed.wait(timeout_s), self._said()
+
     def finish(self, *, timeout_s: float = 60) -> None:
         """Let it end by itself once every outcome is known."""
         assert self._process.stdin is not None
@@ -93,7 +101,10 @@ class Producer:
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self.handed_over = int(line)
+            if line == "flushed\n":
+                self._flushed.set()
+            else:
+                self.handed_over = int(line)
 
     def _said(self) -> str:
         self._errors.seek(0)

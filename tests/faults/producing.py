@@ -1,14 +1,15 @@
 """The producing process of a test: publishes what it is allowed to, writes what became of each job.
 
-Its standard input allows it more jobs, a line each: `LEG JOB COUNT` lets it publish so many of a
-job, their ids beginning with the leg's name. Its standard output says how many were handed over.
-It ends when its standard input does.
+Its standard input tells it what to do, a line each: `LEG JOB COUNT` lets it publish so many of a
+job, their ids beginning with the leg's name; `flush` waits for what is under way. Its standard
+output says how many were handed over, and `flushed`. It ends when its standard input does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import queue
 import sys
 import threading
@@ -57,8 +58,9 @@ class Account:
 class Work:
     """The jobs that standard input allows; safe to take from several threads."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, publisher: Publisher) -> None:
         self._account = account
+        self._publisher = publisher
         self._lock = threading.Lock()
         self._jobs = self._allowed()
 
@@ -73,6 +75,10 @@ class Work:
     def _allowed(self) -> Iterator[Job]:
         handed_over = 0
         for line in sys.stdin:
+            if line == "flush\n":
+                self._publisher.flush()
+                _say("flushed")
+                continue
             leg, name, count = line.split()
             for _ in range(int(count)):
                 id = f"{leg}-{handed_over:06}"
@@ -81,8 +87,7 @@ class Work:
                 yield Job(name, (id, "x" * (LARGE_CHARACTERS if large else 10)), id=id)
                 handed_over += 1
                 if handed_over % 20 == 0:
-                    sys.stdout.write(f"{handed_over}\n")
-                    sys.stdout.flush()
+                    _say(str(handed_over))
 
 
 def main() -> None:
@@ -94,12 +99,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--timeout-s", type=float, default=30.0)
     options = parser.parse_args()
+    logging.basicConfig(format="%(relativeCreated)d ms %(name)s %(message)s", level=logging.INFO)
     with (
         options.account.open("w") as file,
         Publisher(Topology.load(options.topology), options.url) as publisher,
     ):
         account = Account(file)
-        work = Work(account)
+        work = Work(account, publisher)
         if options.threads:
             _one_at_a_time(publisher, work, account, options.threads, options.timeout_s)
         else:
@@ -132,6 +138,11 @@ def _one_at_a_time(
         raise failures[0]
     for _ in range(sum(handed_over)):
         account.end(*ended.get(timeout=timeout_s + 5))
+
+
+def _say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from broker.management import Management
 from tests.faults.conftest import Ground
 from tests.faults.ledger import Ledger
 from tests.faults.producer import Producer
-from tests.waiting import until
 
 Fault = Callable[[Ground], AbstractContextManager[None]]
 
@@ -55,9 +54,9 @@ def alarmed(ground: Ground) -> Iterator[None]:
 
 @contextmanager
 def closed(ground: Ground) -> Iterator[None]:
-    close_connections(ground)
+    ground.close_connections()
     yield
-    close_connections(ground)
+    ground.close_connections()
 
 
 @contextmanager
@@ -75,21 +74,6 @@ def undeclared(ground: Ground) -> Iterator[None]:
         management.post(
             *("bindings", vhost, "e", "side", "q", "jobs.side"), body={"routing_key": "#"}
         )
-
-
-def wait_connected(ground: Ground) -> None:
-    """Wait until the producer is connected."""
-    with Management(ground.address) as management:
-        # The tracking table knows a connection at once; the list of all lags by seconds.
-        by_user = ("connections", "username", ground.address.user)
-        until(lambda: management.get(*by_user), timeout_s=20, what="the producer's connection")
-
-
-def close_connections(ground: Ground) -> None:
-    """Close all connections of the node's one user, by management."""
-    wait_connected(ground)
-    with Management(ground.address) as management:
-        management.delete("connections", "username", ground.address.user)
 
 
 QUICK: dict[str, tuple[Fault, str]] = {
@@ -116,7 +100,8 @@ def ledger_under(
     with Producer(ground.path, ground.address, ground.folder, threads=threads) as producer:
         for name, (fault, job) in faults.items():
             before = producer.allowed
-            wait_connected(ground)
+            producer.settle()
+            ground.wait_connected()
             # The fault comes while these are under way.
             producer.allow(name, job, share // 2)
             producer.wait_handed_over(before + share // 10)
