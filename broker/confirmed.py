@@ -167,8 +167,8 @@ class ConfirmedChannel:
             MessageTooLarge: RabbitMQ would not take it; nothing was sent.
         """
         if len(content) > self.max_message_bytes and body_bytes(content) > self.max_message_bytes:
-            size_bytes = body_bytes(content)
-            raise MessageTooLarge(size_bytes=size_bytes, limit_bytes=self.max_message_bytes)
+            limit_bytes = self.max_message_bytes
+            raise MessageTooLarge(size_bytes=body_bytes(content), limit_bytes=limit_bytes)
         if self._pid != os.getpid():
             self._be_here()
         started = time.monotonic()
@@ -182,12 +182,15 @@ class ConfirmedChannel:
             deadline=deadline,
             started=started,
         )
+        if self._observer is not None:
+            self._observer.handed_over()
         under_way = self._under_way
         with self._lock:
             if under_way.full and not self._wait_for_room(deadline):
                 reason = "the publisher is closed" if under_way.closed else self._why_waiting()
-                receipt.content = None
-                receipt._outcome = receipt.unknown(reason)
+                receipt.content, receipt._outcome = None, receipt.unknown(reason)
+                if self._observer is not None:
+                    self._observer.ended("unknown", [time.monotonic() - started])
                 return receipt
             under_way.open += 1
             self._waiting.append(receipt)
@@ -360,9 +363,8 @@ class ConfirmedChannel:
             self._under_way.end_each([(receipt, self._rejected(receipt)) for receipt in refused])
 
     def _rejected(self, receipt: Receipt) -> Rejected:
-        reason = None
-        if self._why_rejected is not None:
-            reason = self._why_rejected(receipt.exchange, receipt.routing_key)
+        why = self._why_rejected
+        reason = None if why is None else why(receipt.exchange, receipt.routing_key)
         return Rejected(
             message_id=receipt.message_id,
             exchange=receipt.exchange,

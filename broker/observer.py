@@ -9,10 +9,15 @@ from broker.errors import Rejected, Unroutable
 
 
 class Observer(Protocol):
-    """Who counts; every method runs in the connection's thread and must be quick."""
+    """Who counts; must be quick. Most of it runs in the connection's thread."""
+
+    def handed_over(self) -> None:
+        """Count a message that is under way from now on; in the publishing thread."""
 
     def ended(self, outcome: str, latencies_s: Sequence[float]) -> None:
         """Count messages that ended alike: ``routed``, ``unroutable``, ``rejected``, ``unknown``.
+
+        Each was handed over before.
 
         Args:
             outcome: how they ended.

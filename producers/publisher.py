@@ -17,15 +17,17 @@ from broker.connection import address_of
 from broker.contracts import Contract, Job, contract_of
 from broker.delays import Delays
 from broker.envelope import Envelope
-from broker.errors import InvalidInput, MessageTooLarge, OutboxError
+from broker.errors import InvalidInput, MessageTooLarge, OutboxError, RabbitryError
 from broker.ids import Ids
 from broker.message import job_message
+from broker.observer import Observer
 from broker.receipt import Receipt
 from broker.topology import Topology
 from producers.delays import delayed_message, wait_of
 from producers.outbox.relay import Outbox
 from producers.outbox.stored import Stored
 from producers.refusals import Refusals
+from producers.traces import start_span
 
 
 class Publisher:
@@ -40,6 +42,7 @@ class Publisher:
         clock: seconds since 1970-01-01 UTC.
         outbox: a file that holds each job until RabbitMQ has confirmed it, so that RabbitMQ may be
             away and the program may die; a receipt's ``accepted`` says that a job is in it.
+        metrics: counts; `producers.metrics.PublisherMetrics` does so for Prometheus.
 
     Raises:
         OutboxError: the outbox cannot be used.
@@ -57,6 +60,7 @@ class Publisher:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.time,
         outbox: str | Path | None = None,
+        metrics: Observer | None = None,
     ) -> None:
         self.topology = topology
         self._serializer = serializer
@@ -73,6 +77,7 @@ class Publisher:
             window=window,
             max_message_bytes=max_message_bytes,
             why_rejected=Refusals(topology).why,
+            observer=metrics,
         )
         self._outbox: Outbox | None = None
         if outbox is None:
@@ -148,6 +153,18 @@ class Publisher:
 
     def _hand_over(self, job: Job, *, timeout_s: float, stream: bool = False) -> Receipt:
         envelope = self._envelopes.get(job.name) or self._envelope(job.name)
+        span = start_span(envelope.contract, job)
+        if span is None:
+            return self._send(envelope, job, timeout_s=timeout_s, stream=stream)
+        try:
+            receipt = self._send(envelope, span.job, timeout_s=timeout_s, stream=stream)
+        except RabbitryError as exc:
+            span.failed(exc)
+            raise
+        span.end_with(receipt)
+        return receipt
+
+    def _send(self, envelope: Envelope, job: Job, *, timeout_s: float, stream: bool) -> Receipt:
         contract = envelope.contract
         contract.check(job.args, job.kwargs)
         if job.delay_s is not None or job.eta is not None:
