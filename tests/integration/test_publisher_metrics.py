@@ -61,7 +61,9 @@ def test_a_connection_made_anew_is_counted(provisioned, registry, rabbitmq) -> N
         for name in ours:
             management.delete("connections", name)
         until(
-            lambda: value(registry, "rabbitry_publish_reconnects_total") == 1, 30, "a new connection"
+            lambda: value(registry, "rabbitry_publish_reconnects_total") == 1,
+            30,
+            "a new connection",
         )
         publisher.publish("demo.echo", 1).wait()
 
