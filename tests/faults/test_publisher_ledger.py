@@ -12,7 +12,7 @@ import pytest
 from broker.confirmed import WINDOW
 from broker.management import Management
 from tests.faults.conftest import Ground
-from tests.faults.ledger import Ledger
+from tests.faults.ledger import Entry, Ledger
 from tests.faults.producer import Producer
 
 Fault = Callable[[Ground], AbstractContextManager[None]]
@@ -119,6 +119,37 @@ def ledger_under(
     problems = ledger.problems(jobs=allowed, window=WINDOW)
     assert not problems, "\n".join([ledger.table(), f"{len(problems)} problems:", *problems[:20]])
     return ledger
+
+
+def test_a_ledger_finds_what_does_not_add_up() -> None:
+    def entry(id: str, outcome: str, *, sent: bool = True, redelivered: bool = False) -> Entry:
+        return Entry(id, outcome, sent, redelivered, "", 0.1)
+
+    entries = [
+        entry("a-fine", "Routed"),
+        entry("a-lost", "Routed"),
+        entry("a-twice", "Routed"),
+        entry("a-twice-explained", "Routed", redelivered=True),
+        entry("a-refused", "Rejected"),
+        entry("a-refused-the-second-time", "Rejected", redelivered=True),
+        entry("a-unsent", "OutcomeUnknown", sent=False),
+        *(entry(f"b-{number}", "OutcomeUnknown") for number in range(3)),
+    ]
+    there = ["a-fine", "a-refused", "a-refused-the-second-time", "a-unsent", "a-stranger", "b-1"]
+    ledger = Ledger(entries, [*there, *2 * ["a-twice"], *2 * ["a-twice-explained"]])
+    problems = ledger.problems(jobs=len(entries) + 1, window=2)
+    for what in (
+        "a-lost",
+        "a-twice'",
+        "a-refused'",
+        "a-unsent",
+        "a-stranger",
+        "fault b",
+        "11 jobs",
+    ):
+        assert any(what in problem for problem in problems), what
+    assert len(problems) == 7, problems
+    assert not Ledger(entries[:1], ["a-fine"]).problems(jobs=1, window=2)
 
 
 def test_two_thousand_jobs_are_accounted_for_under_faults(ground: Ground) -> None:
