@@ -31,8 +31,9 @@ PICTURE = """\
 
 What [`topology.yaml`](../topology.yaml) puts on RabbitMQ, from the jobs on the left to the workers
 on the right. Hexagons are exchanges, cylinders queues; a dashed line is where messages go that
-were refused, expired, or failed too often. `make docs` draws it with `rabbitry topology diagram`,
-which draws any topology file, also as SVG, and with `--plan` in the colours of what would change.
+were refused, expired, or failed too often, or that were delayed and are due. `make docs` draws it
+with `rabbitry topology diagram`, which draws any topology file, also as SVG, and with `--plan` in
+the colours of what would change.
 
 ```mermaid
 {diagram}```

@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from broker.delays import due_name
 from broker.topology.effective import Policies, settings_of, value_of
+from broker.topology.ladder import belongs_to, ladder_of
 from broker.topology.model import Topology
 from broker.topology.objects import BINDING, EXCHANGE, QUEUE, Identity, Object, Objects
+from broker.units import format_duration
 
 Shape = Literal["exchange", "queue", "job", "worker"]
 Line = Literal["plain", "dashed"]
@@ -75,7 +78,13 @@ def drawing(
         gone: objects that the plan deletes and that `objects` does not have.
     """
     actions = actions or {}
-    shown = {**objects, **(gone or {})}
+    ladder = ladder_of(topology) if topology else None
+    shown = {
+        identity: each
+        for identity, each in {**objects, **(gone or {})}.items()
+        # Drawn as one: the rungs would hide everything else.
+        if ladder is None or not belongs_to(ladder.owner, identity)
+    }
     policies = Policies(objects)
     nodes: dict[tuple[Shape, str], Node] = {}
     edges: list[Edge] = []
@@ -94,6 +103,15 @@ def drawing(
     for worker, works in sorted((topology.workers if topology else {}).items()):
         nodes[("worker", worker)] = Node("worker", worker, f"{works.pool} {works.concurrency}")
         edges += [Edge(("queue", queue), ("worker", worker)) for queue in works.queues]
+    if ladder is not None:
+        name = due_name(ladder.owner)
+        action = next((a for i, a in actions.items() if belongs_to(ladder.owner, i)), "")
+        longest = format_duration(ladder.longest)
+        nodes[("exchange", name)] = Node("exchange", name, f"delays up to {longest}", action)
+        edges += [
+            Edge(("exchange", name), ("queue", queue), "", "dashed", action)
+            for queue in sorted(ladder.queues)
+        ]
     # RabbitMQ's own exchanges, and ends that do not exist, are drawn where something leads there.
     for edge in edges:
         for end in (edge.source, edge.target):
