@@ -105,6 +105,7 @@ class Publisher:
         eta: datetime | None = None,
         correlation_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
+        compression: str | None = None,
         timeout_s: float = PUBLISH_TIMEOUT_S,
         **kwargs: Any,
     ) -> Receipt:
@@ -123,6 +124,7 @@ class Publisher:
             eta: the time instead, with a time zone.
             correlation_id: the id by default.
             headers: the producer's own.
+            compression: of the body, by kombu's names such as ``gzip``; none by default.
             timeout_s: seconds until the outcome is known, connecting included; with an outbox
                 the wait ends then, as `KeptInOutbox`, and the job stays in it.
 
@@ -143,6 +145,7 @@ class Publisher:
                 eta=eta,
                 correlation_id=correlation_id,
                 headers=headers,
+                compression=compression,
             )
         elif args or kwargs:
             raise InvalidInput("a Job brings its own arguments; give either a Job or a name")

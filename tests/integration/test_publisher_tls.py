@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from broker.contracts import Job
 from broker.receipt import Routed
 from producers.publisher import Publisher
 from tests.integration.conftest import Provisioned
@@ -81,8 +82,8 @@ def test_small_and_large_jobs_arrive_over_tls(
         f"?cacertfile={certificate}"
     )
     large = np.arange(500_000, dtype=np.float64)
-    jobs = [("demo.echo", (number,)) for number in range(3000)]
-    jobs[1000] = jobs[2000] = ("demo.echo", (large,))
+    jobs = [Job("demo.echo", (number,)) for number in range(3000)]
+    jobs[1000] = jobs[2000] = Job("demo.echo", (large,))
     with Publisher(provisioned.topology, url) as publisher:
         publisher.publish("demo.echo").wait()
         outcomes = [receipt.outcome for receipt in publisher.publish_many(jobs)]
