@@ -39,6 +39,7 @@ from broker.topology.settings import (
     known,
 )
 from broker.topology.source import DataPath
+from broker.topology.token import token_objects
 from broker.units import milliseconds
 
 
@@ -84,6 +85,7 @@ def _objects(
         yield _queue(name, queue)
         yield from _bindings("queue", name, queue.bindings)
     yield from ladder_objects(topology)
+    yield from token_objects(topology)
     for name, operator in topology.operator_policies.items():
         yield _policy(OPERATOR_POLICY, name, operator, ("operator_policies", name))
     for name, policy in topology.policies.items():

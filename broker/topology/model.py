@@ -21,6 +21,7 @@ from broker.topology.access import User
 from broker.topology.delays import Delays
 from broker.topology.links import Federation, Shovel
 from broker.topology.operation import Limits, OperatorPolicy, Policy
+from broker.topology.schedules import Schedule, ScheduleName
 from broker.topology.strict import Strict
 from broker.topology.structure import Binding, DeadLetter, Exchange, Queue, QueueType, Retry
 from broker.topology.switches import Ignore, Lint
@@ -54,6 +55,7 @@ __all__ = [
     "Queue",
     "QueueType",
     "Retry",
+    "Schedule",
     "Shovel",
     "Topology",
     "User",
@@ -142,13 +144,6 @@ class WorkerSpec(Strict):
 # -- the whole file -------------------------------------------------------------------
 
 
-def _refuse_content(value: dict[str, Any] | None) -> dict[str, Any]:
-    if value:
-        raise ValueError("this section is not supported by this version yet; leave it empty")
-    return {}
-
-
-Later = Annotated[dict[str, Any] | None, AfterValidator(_refuse_content)]
 Named = Annotated[str, Field(min_length=1), AfterValidator(check_addressable)]
 # Components with a section of their own, or none that people write.
 _ELSEWHERE = {
@@ -219,7 +214,8 @@ class Topology(Strict):
     """Any other runtime parameters: by component, then by name."""
     global_parameters: GlobalParameters = {}
     """Global parameters by name."""
-    schedules: Later = {}
+    schedules: dict[ScheduleName, Schedule] = {}
+    """Jobs that recur, by name of the schedule."""
     lint: Lint = Lint()
     """Rules of `rabbitry topology lint` that are switched off."""
 
@@ -294,4 +290,12 @@ class Topology(Strict):
             for name in (*self.exchanges, *self.queues):
                 if name.startswith(f"{self.name}.delays."):
                     raise ValueError(f"{name!r} is reserved: delays make {self.name}.delays.…")
+        return self
+
+    @model_validator(mode="after")
+    def _reserve_the_token(self) -> Self:
+        """Refuse names that the schedulers' token takes."""
+        own = {f"{self.name}.schedule", f"{self.name}.schedule.state"} if self.schedules else set()
+        for name in own.intersection((*self.exchanges, *self.queues)):
+            raise ValueError(f"{name!r} is reserved: schedules make {self.name}.schedule…")
         return self

@@ -15,6 +15,7 @@ from typing import Literal
 
 from broker.topology.access import User
 from broker.topology.model import Topology
+from broker.topology.token import token_of
 
 Verb = Literal["configure", "write", "read", "reply", "management", "policies"]
 DEFAULT_EXCHANGE = ""
@@ -105,6 +106,11 @@ def _must(topology: Topology, user: User) -> Iterator[Expectation]:
                     yield Expectation(True, "write", job.exchange, job.routing_key)
             if user.role == "caller":
                 yield Expectation(True, "reply")
+            token = token_of(topology)
+            if user.role == "scheduler" and token is not None:
+                yield Expectation(True, "write", token.exchange)
+                yield Expectation(True, "read", token.queue)
+                yield Expectation(True, "read", token.state)
         case "worker":
             for name, worker in topology.workers.items():
                 if user.workers is None or name in user.workers:

@@ -13,6 +13,7 @@ from broker.topology.access import User
 from broker.topology.ladder import ladder_of
 from broker.topology.model import Topology, WorkerSpec
 from broker.topology.policies import escape
+from broker.topology.token import token_of
 
 NOTHING = "^$"
 # The default exchange's name where rights are checked. Who may write to it reaches every queue.
@@ -43,9 +44,11 @@ def rights_of(topology: Topology, user: User) -> Rights | None:
     match user.role:
         case None:
             return None
-        case "producer" | "caller" | "scheduler":
+        case "producer" | "caller":
             # A direct reply needs no right: https://www.rabbitmq.com/docs/direct-reply-to
             return Rights(write=_names({*_exchanges_of_jobs(topology, user), *_entry(topology)}))
+        case "scheduler":
+            return _scheduler(topology, user)
         case "worker":
             return _worker(topology, user)
         case "monitor":
@@ -65,6 +68,14 @@ def _entry(topology: Topology) -> Iterator[str]:
     ladder = ladder_of(topology)
     if ladder is not None:
         yield ladder.entry
+
+
+def _scheduler(topology: Topology, user: User) -> Rights:
+    write = {*_exchanges_of_jobs(topology, user), *_entry(topology)}
+    token = token_of(topology)
+    if token is None:
+        return Rights(write=_names(write))
+    return Rights(write=_names({*write, token.exchange}), read=_names({token.queue, token.state}))
 
 
 def _worker(topology: Topology, user: User) -> Rights:
@@ -109,6 +120,9 @@ def _provisioner(topology: Topology) -> Rights:
     helpers: tuple[str, ...] = (OWN_PREFIX,)
     if topology.delays is not None:
         helpers += (rf"{escape(topology.name)}\.delays\..*",)
+    token = token_of(topology)
+    if token is not None:
+        own |= {token.exchange, token.queue, token.state}
     return Rights(
         configure=_names(own, helpers),
         write=_names(own | targets, helpers),

@@ -30,6 +30,9 @@ PURE = (
     "broker/topology/plan.py",
     "broker/message.py",
     "broker/contracts.py",
+    "broker/recurrence.py",
+    "consumers/schedule/due.py",
+    "consumers/schedule/marks.py",
 )
 WITH_IO = {"httpx", "amqp", "pika", "subprocess", "requests", "sqlite3"}
 

@@ -98,6 +98,9 @@ RULES: Mapping[str, Rule] = {
     "time-limit": _WRONG,
     "time-limit-pool": _DOUBTFUL,
     "not-consumed": _WORTH_KNOWING,
+    # Schedules
+    "unknown-job": _REFUSED,
+    "schedule-arguments": _REFUSED,
     # Policies
     "policy-name": _WRONG,
     "policy-hides-generated": _WRONG,

@@ -79,7 +79,7 @@ def write(folder: Path, text: str | bytes) -> Path:
         (HEAD + "queues:\n  a:\n    bindings: {}\n", 5, 15, "a list is expected"),
         (HEAD + "broker: {requires: 4.3}\n", 3, 20, 'a version stands in quotes: "4.3"'),
         (HEAD + "policies: {p: {pattern: x}}\n", 3, 12, "needs the key 'definition'"),
-        (HEAD + "schedules:\n  a: {every: 5s}\n", 4, 3, "not supported by this version yet"),
+        (HEAD + "schedules:\n  a: {every: 5s}\n", 4, 3, "needs the key 'job'"),
         (HEAD + "workers:\n  w: {queues: []}\n", 4, 15, "at least 1 item"),
         # names
         (HEAD + "queues:\n  amq.a: {}\n", 4, 3, "'amq.a' is reserved"),

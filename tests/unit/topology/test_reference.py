@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from broker.topology import access, delays, links, model, operation, structure, switches
+from broker.topology import (
+    access,
+    delays,
+    links,
+    model,
+    operation,
+    schedules,
+    structure,
+    switches,
+)
 from broker.topology.settings import SETTINGS
 from broker.topology.strict import Strict
 
@@ -16,7 +25,7 @@ TEXT = (ROOT / "docs" / "reference" / "topology.md").read_text()
 
 MODELS = [
     each
-    for module in (access, delays, links, model, operation, structure, switches)
+    for module in (access, delays, links, model, operation, schedules, structure, switches)
     for each in vars(module).values()
     if isinstance(each, type) and issubclass(each, Strict) and each.__module__ == module.__name__
 ]

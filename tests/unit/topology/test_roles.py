@@ -45,6 +45,19 @@ def test_who_publishes_writes_to_the_exchanges_of_its_jobs(role: str) -> None:
     assert rights(role=role, jobs=[]) == Rights()
 
 
+def test_a_scheduler_holds_the_token_of_the_schedules() -> None:
+    data = {
+        **BASE,
+        "schedules": {"s": {"job": "a", "every": "5s"}},
+        "users": {"s": {"role": "scheduler"}, "p": {"role": "producer"}},
+    }
+    topology = Topology.model_validate(data)
+    assert rights_of(topology, topology.users["s"]) == Rights(
+        write=r"^(jobs|other|t\.schedule)$", read=r"^(t\.schedule|t\.schedule\.state)$"
+    )
+    assert rights_of(topology, topology.users["p"]) == Rights(write="^(jobs|other)$")
+
+
 def test_a_worker_reads_its_queues_and_replies() -> None:
     found = rights(role="worker")
     assert found == Rights(write=r"^(amq\.default|dead)$", read=r"^(jobs\.high|jobs\.low)$")
