@@ -120,19 +120,13 @@ class Ladder:
         """How long each rung holds a message, in seconds, the shortest first."""
         return rungs_for(self.longest)
 
-    @cached_property
-    def entry(self) -> str:
-        """The exchange that delayed messages are published to.
-
-        It is named after the longest rung: a producer whose file has a longer ladder than
-        RabbitMQ gets an error rather than a job that comes early.
-        """
-        return rung_name(self.owner, self.rungs[-1])
-
     def delayed(
         self, message: Message, *, wait_s: float, queues: Sequence[str], cut: bool = False
-    ) -> Message:
-        """Return a message as it is published to `entry`.
+    ) -> tuple[Message, str]:
+        """Return a message as it is to be published, and the exchange: that of its first rung.
+
+        Of a longer ladder than RabbitMQ has that exchange does not exist: the producer gets an
+        error, and never a job that comes early.
 
         Args:
             message: to be delayed; its expiration is taken off, since RabbitMQ would let it go
@@ -161,10 +155,12 @@ class Ladder:
                 )
         seconds = max(1, math.ceil(wait_s))
         headers = without_traces(message.headers)
-        headers |= {wait_header(rung): bool(seconds & rung) for rung in self.rungs}
+        rungs = [rung for rung in self.rungs if rung <= seconds]
+        headers |= {wait_header(rung): bool(seconds & rung) for rung in rungs}
         headers |= {to_header(queue): True for queue in queues}
         properties = {k: v for k, v in message.properties.items() if k != "expiration"}
-        return replace(message, headers=headers, properties=properties)
+        delayed = replace(message, headers=headers, properties=properties)
+        return delayed, rung_name(self.owner, rungs[-1])
 
 
 class Delays:

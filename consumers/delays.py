@@ -94,9 +94,9 @@ class Waiting:
                 f" {exchange!r}, routing key {routing_key!r};"
                 " `rabbitry topology route` shows the bindings"
             )
-        delayed = ladder.delayed(message, wait_s=wait_s, queues=queues)
+        delayed, entry = ladder.delayed(message, wait_s=wait_s, queues=queues)
         self._channel.publish(
-            delayed, exchange=ladder.entry, routing_key=routing_key, timeout_s=timeout_s
+            delayed, exchange=entry, routing_key=routing_key, timeout_s=timeout_s
         ).wait()
 
     # -- of messages that a worker receives -----------------------------------------------
@@ -142,7 +142,7 @@ class Waiting:
     def _hand_on(self, message: Any, queue: str, wait_s: float) -> Receipt:
         ladder = self.delays.ladder
         headers = {k: v for k, v in message.headers.items() if k != "compression"}
-        delayed = ladder.delayed(
+        delayed, entry = ladder.delayed(
             message_of(
                 Body(
                     _raw(message.body, message.content_encoding),
@@ -160,7 +160,7 @@ class Waiting:
         )
         logger.info("task %s is not due for %.1f s: RabbitMQ holds it", delayed.id, wait_s)
         return self._channel.publish(
-            delayed, exchange=ladder.entry, routing_key=message.delivery_info["routing_key"]
+            delayed, exchange=entry, routing_key=message.delivery_info["routing_key"]
         )
 
     def comes_from_ladder(self, exchange: str) -> bool:

@@ -62,4 +62,4 @@ def delayed_message(
     except (OverflowError, ValueError, OSError):
         due = None  # longer than any calendar: the ladder says how long it can be
     message = replace(message, headers={**message.headers, "eta": due})
-    return ladder.delayed(message, wait_s=wait, queues=queues), ladder.entry
+    return ladder.delayed(message, wait_s=wait, queues=queues)

@@ -88,7 +88,7 @@ def rungs(owner: str, seconds: Iterable[int]) -> Iterator[Object]:
         Identity(POLICY, (policy_name(owner),)),
         {
             "apply-to": "quorum_queues",
-            "pattern": rf"^{escape(owner)}\.delays\.[0-9]+s$",
+            "pattern": f"^{rung_pattern(owner)}$",
             "priority": PRIORITY,
             "definition": {"overflow": "reject-publish"},
         },
@@ -100,6 +100,11 @@ def ends(owner: str, queues: Iterable[str]) -> Iterator[Object]:
     """Yield the bindings to the queues that a ladder leads to."""
     for queue in sorted(queues):
         yield _binding(due_name(owner), "queue", queue, {to_header(queue): True})
+
+
+def rung_pattern(owner: str) -> str:
+    """Return an expression that matches the names of rungs, whatever their number."""
+    return rf"{escape(owner)}\.delays\.[0-9]+s"
 
 
 def policy_name(owner: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from broker.topology.access import User
-from broker.topology.ladder import ladder_of
+from broker.topology.ladder import rung_pattern
 from broker.topology.model import Topology, WorkerSpec
 from broker.topology.policies import escape
 from broker.topology.token import token_of
@@ -46,7 +46,7 @@ def rights_of(topology: Topology, user: User) -> Rights | None:
             return None
         case "producer" | "caller":
             # A direct reply needs no right: https://www.rabbitmq.com/docs/direct-reply-to
-            return Rights(write=_names({*_exchanges_of_jobs(topology, user), *_entry(topology)}))
+            return Rights(write=_names(_exchanges_of_jobs(topology, user), _rungs(topology)))
         case "scheduler":
             return _scheduler(topology, user)
         case "worker":
@@ -63,19 +63,18 @@ def _exchanges_of_jobs(topology: Topology, user: User) -> Iterator[str]:
             yield job.exchange
 
 
-def _entry(topology: Topology) -> Iterator[str]:
-    """Yield where delayed messages are published."""
-    ladder = ladder_of(topology)
-    if ladder is not None:
-        yield ladder.entry
+def _rungs(topology: Topology) -> tuple[str, ...]:
+    """Return an expression of where delayed messages are published."""
+    return () if topology.delays is None else (rung_pattern(topology.name),)
 
 
 def _scheduler(topology: Topology, user: User) -> Rights:
-    write = {*_exchanges_of_jobs(topology, user), *_entry(topology)}
+    write, rungs = set(_exchanges_of_jobs(topology, user)), _rungs(topology)
     token = token_of(topology)
     if token is None:
-        return Rights(write=_names(write))
-    return Rights(write=_names({*write, token.exchange}), read=_names({token.queue, token.state}))
+        return Rights(write=_names(write, rungs))
+    write.add(token.exchange)
+    return Rights(write=_names(write, rungs), read=_names({token.queue, token.state}))
 
 
 def _worker(topology: Topology, user: User) -> Rights:
@@ -87,14 +86,16 @@ def _worker(topology: Topology, user: User) -> Rights:
     queues = {queue for worker in workers for queue in worker.queues}
     # Replies are published to the default exchange, what went wrong to where the queue
     # dead-letters.
-    write = {DEFAULT_EXCHANGE, *_entry(topology)} | {
+    write = {DEFAULT_EXCHANGE} | {
         letter.exchange
         for name in queues
         if (queue := topology.queues.get(name)) and (letter := queue.dead_letter)
     }
     control = _remote_control(workers)
     return Rights(
-        configure=_names((), control), write=_names(write, control), read=_names(queues, control)
+        configure=_names((), control),
+        write=_names(write, control + _rungs(topology)),
+        read=_names(queues, control),
     )
 
 

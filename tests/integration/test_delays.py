@@ -224,8 +224,8 @@ def test_a_ladder_that_is_not_applied_yet_is_an_unroutable_job(place, tmp_path) 
     here = place("app")
     longer, _ = topology_of(tmp_path, WILDCARDS.format(name="app").replace("1m", "10m"))
     with Publisher(longer, here.address.url) as publisher:
-        with pytest.raises(Unroutable, match=r"app\.delays\.512s"):
-            publisher.publish("other", delay_s=1).wait()
+        with pytest.raises(Unroutable, match=r"app\.delays\.64s"):
+            publisher.publish("other", delay_s=100).wait()
         publisher.publish("other").wait()
 
 
