@@ -6,12 +6,15 @@ import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from broker.body import decode
+from broker.confirmed import ConfirmedChannel
 from broker.connection import Address, connect
+from broker.contracts import Contract
 from broker.errors import (
     AccessRefused,
     InvalidArguments,
@@ -25,6 +28,7 @@ from broker.errors import (
     VirtualHostMissing,
 )
 from broker.management import Management
+from broker.message import job_message
 from broker.receipt import Receipt, Routed
 from broker.topology import Topology
 from producers.publisher import Job, Publisher
@@ -333,6 +337,55 @@ def _routed(receipt: Receipt) -> bool:
     except OutcomeUnknown:
         return False
     return True
+
+
+class Counting:
+    """Notes what an observer is told."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.latencies_s: list[float] = []
+
+    def handed_over(self) -> None:
+        self.counts["handed over"] += 1
+
+    def ended(self, outcome: str, latencies_s: Sequence[float]) -> None:
+        self.counts[outcome] += len(latencies_s)
+        self.latencies_s += latencies_s
+
+    def blocked(self) -> None:
+        self.counts["blocked"] += 1
+
+    def unblocked(self, seconds: float) -> None:
+        self.counts["unblocked"] += 1
+
+    def reconnected(self) -> None:
+        self.counts["reconnected"] += 1
+
+
+def test_an_observer_counts_each_message_once_and_the_reconnection(provisioned) -> None:
+    counting = Counting()
+    channel = ConfirmedChannel(provisioned.address, observer=counting)
+    vhost = provisioned.address.vhost_name
+    message = job_message(Contract("demo.echo", "jobs", ""), Job("demo.echo"), published_ms=0)
+    keys = ["normal.demo.echo", "nowhere"] * 10
+    for key in keys:
+        channel.publish(message, exchange="jobs", routing_key=key)
+    assert channel.flush(20)
+    with Management(provisioned.address) as management:
+        by_user = ("connections", "username", provisioned.address.user)
+
+        def mine() -> list[str]:
+            return [each["name"] for each in management.get(*by_user) if each["vhost"] == vhost]
+
+        for name in until(mine, timeout_s=20, what="the connection to be listed"):
+            management.delete("connections", name)
+    until(lambda: counting.counts["reconnected"], timeout_s=20, what="the reconnection")
+    channel.publish(message, exchange="jobs", routing_key="normal.demo.echo").wait()
+    channel.close()
+    ended = {"routed": 11, "unroutable": 10}
+    assert counting.counts == {"handed over": 21, **ended, "reconnected": 1}
+    assert all(0 < latency_s < 20 for latency_s in counting.latencies_s)
 
 
 def test_a_callback_learns_the_outcome(provisioned) -> None:
