@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.publishers NAME COUNT`` publishes so many jobs to the address in
 RABBITRY_URL, after a few that do not count, and prints a JSON object: the seconds from the first
-publish to the last confirm, and the process's largest size. Connecting is not measured.
+publish to the last confirm, the processor's seconds within them, and the process's largest size.
+Connecting is not measured.
 
 Each does what its library's documentation advises for many messages, with the settings that it
 comes with; all jobs are persistent, mandatory where the library knows that, and carry the same
@@ -18,6 +19,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from itertools import islice, repeat
 from typing import Any
 from uuid import uuid4
@@ -59,6 +61,24 @@ TOPOLOGY = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What publishing took: seconds of the clock, and of the process on a processor."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+class Watch:
+    """Begins when it is made."""
+
+    def __init__(self) -> None:
+        self._started, self._cpu_started = time.perf_counter(), time.process_time()
+
+    def stop(self) -> Taken:
+        return Taken(time.perf_counter() - self._started, time.process_time() - self._cpu_started)
+
+
 def topology() -> Topology:
     """Return what the benchmark publishes to."""
     return Topology.model_validate(TOPOLOGY)
@@ -80,7 +100,7 @@ def sample(address: Address) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
     return body, properties.pop("application_headers"), properties
 
 
-def rabbitry_many(address: Address, count: int, *, job: str = JOB) -> float:
+def rabbitry_many(address: Address, count: int, *, job: str = JOB) -> Taken:
     """Publish by `publish_many`, confirmed."""
     from broker.receipt import Routed
     from producers.publisher import Publisher
@@ -91,44 +111,44 @@ def rabbitry_many(address: Address, count: int, *, job: str = JOB) -> float:
     with Publisher(topology(), address.url) as publisher:
         for receipt in publisher.publish_many(jobs(WARM_UP)):
             receipt.wait()
-        started = time.perf_counter()
+        watch = Watch()
         routed = sum(
             isinstance(receipt.outcome, Routed) for receipt in publisher.publish_many(jobs(count))
         )
-        seconds = time.perf_counter() - started
+        taken = watch.stop()
     _check(routed, count)
-    return seconds
+    return taken
 
 
-def rabbitry_single(address: Address, count: int) -> float:
+def rabbitry_single(address: Address, count: int) -> Taken:
     """Publish by `publish`, one job a call, and look at all receipts in the end."""
     from producers.publisher import Publisher
 
     with Publisher(topology(), address.url) as publisher:
         for receipt in [publisher.publish(JOB, ARGUMENT) for _ in range(WARM_UP)]:
             receipt.wait()
-        started = time.perf_counter()
+        watch = Watch()
         for receipt in [publisher.publish(JOB, ARGUMENT) for _ in range(count)]:
             receipt.wait()
-        return time.perf_counter() - started
+        return watch.stop()
 
 
-def rabbitry_bounded(address: Address, count: int) -> float:
+def rabbitry_bounded(address: Address, count: int) -> Taken:
     """Publish by `publish_many` to the queue that forgets: what is measured is memory."""
     return rabbitry_many(address, count, job=BOUNDED_JOB)
 
 
-def celery_confirmed(address: Address, count: int) -> float:
+def celery_confirmed(address: Address, count: int) -> Taken:
     """Publish by Celery's `apply_async`, with `confirm_publish`."""
     return _celery(address, count, confirm=True)
 
 
-def celery_unconfirmed(address: Address, count: int) -> float:
+def celery_unconfirmed(address: Address, count: int) -> Taken:
     """Publish by Celery's `apply_async`, as it comes: what is lost nobody learns."""
     return _celery(address, count, confirm=False)
 
 
-def _celery(address: Address, count: int, *, confirm: bool) -> float:
+def _celery(address: Address, count: int, *, confirm: bool) -> Taken:
     from celery import Celery
     from kombu import Exchange
 
@@ -143,19 +163,19 @@ def _celery(address: Address, count: int, *, confirm: bool) -> float:
 
     with app.producer_pool.acquire(block=True) as producer:
 
-        def publish(count: int) -> float:
-            started = time.perf_counter()
+        def publish(count: int) -> Taken:
+            watch = Watch()
             for _ in range(count):
                 job.apply_async(
                     (ARGUMENT,), exchange=exchange, routing_key=ROUTING_KEY, producer=producer
                 )
-            return time.perf_counter() - started
+            return watch.stop()
 
         publish(WARM_UP)
         return publish(count)
 
 
-def aio_pika_gathered(address: Address, count: int) -> float:
+def aio_pika_gathered(address: Address, count: int) -> Taken:
     """Publish by aio-pika, with its publisher confirms, awaited together."""
     body, headers, properties = sample(address)
     return asyncio.run(_aio_pika(address.url, count, body, headers, properties))
@@ -163,7 +183,7 @@ def aio_pika_gathered(address: Address, count: int) -> float:
 
 async def _aio_pika(
     url: str, count: int, body: bytes, headers: dict[str, Any], properties: dict[str, Any]
-) -> float:
+) -> Taken:
     import aio_pika
 
     connection = await aio_pika.connect(url)
@@ -185,14 +205,14 @@ async def _aio_pika(
                 timestamp=properties["timestamp"],
             )
 
-        async def publish(count: int) -> float:
-            started = time.perf_counter()
+        async def publish(count: int) -> Taken:
+            watch = Watch()
             left = repeat(None, count)
             while batch := list(islice(left, GATHERED)):
                 await asyncio.gather(
                     *(exchange.publish(message(), ROUTING_KEY, mandatory=True) for _ in batch)
                 )
-            return time.perf_counter() - started
+            return watch.stop()
 
         await publish(WARM_UP)
         return await publish(count)
@@ -203,7 +223,7 @@ def _check(routed: int, count: int) -> None:
         raise SystemExit(f"{count} jobs were published, {routed} were routed")
 
 
-CONTENDERS: dict[str, Callable[[Address, int], float]] = {
+CONTENDERS: dict[str, Callable[[Address, int], Taken]] = {
     each.__name__: each
     for each in (
         *(rabbitry_many, rabbitry_single, rabbitry_bounded),
@@ -215,9 +235,9 @@ CONTENDERS: dict[str, Callable[[Address, int], float]] = {
 def main() -> None:
     """Run the contender that is named."""
     name, count = sys.argv[1], int(sys.argv[2])
-    seconds = CONTENDERS[name](Address.parse(os.environ["RABBITRY_URL"]), count)
+    taken = CONTENDERS[name](Address.parse(os.environ["RABBITRY_URL"]), count)
     size_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "size_mib": round(size_kib / 1024, 1)}))
+    print(json.dumps({**asdict(taken), "size_mib": round(size_kib / 1024, 1)}))
 
 
 if __name__ == "__main__":
