@@ -20,6 +20,7 @@ COMMANDS = {
     "topology": ("broker.topology.cli:topology", "What exists on the broker: plan and apply."),
     "jobs": ("producers.cli:jobs", "List, publish and call jobs."),
     "worker": ("consumers.cli.worker:worker", "Daemons that run jobs."),
+    "schedule": ("consumers.cli.schedule:schedule", "Jobs that recur."),
 }
 
 
