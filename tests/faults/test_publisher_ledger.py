@@ -175,5 +175,8 @@ def check_what_each_fault_did(ledger: Ledger) -> None:
     for leg in ("killed", "restarted", "paused", "alarm", "closed"):
         assert outcomes.get(leg, {"Routed"}) == {"Routed"}, (leg, ledger.table())
     assert outcomes["full"] == {"Routed", "Rejected"}
+    refused = [entry for entry in ledger.of("full") if entry.outcome == "Rejected"]
+    assert all("jobs.tiny" in entry.reason for entry in refused), refused[0]
     assert outcomes["exchange-gone"] == {"Routed", "Unroutable"}
-    assert any(entry.redelivered for entry in ledger.of("killed"))
+    # What was handed over during the outage had to wait for its end.
+    assert max(entry.seconds for entry in ledger.of("killed")) > 1
