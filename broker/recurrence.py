@@ -86,7 +86,7 @@ class Cron:
         fields = self.expression.split()
         if len(fields) != len(FIELDS):
             raise ValueError(
-                f"{self.expression!r} has {len(fields)} fields; a line of cron has five:"
+                f"{self.expression!r} has {len(fields)} of the five fields of a line of cron:"
                 f" {', '.join(FIELDS)}"
             )
         try:
