@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import random
 import time
+import uuid
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import amqp
 import pytest
+from amqp.exceptions import AccessRefused as NotAllowed
 
 from broker.connection import Address, connect
 from broker.errors import InvalidDelay, Unroutable
+from broker.management import Management
 from broker.topology import Topology
 from producers.publisher import Job, Publisher
 from tests.provision import provision, ready_in, topology_of
@@ -261,3 +265,35 @@ def test_a_rung_that_is_missing_makes_nothing_early(place) -> None:
     provision(here.topology, here.address)
     # RabbitMQ looks again for where to put it only every three minutes.
     until(lambda: ready_in(here.address, "app.other") == 1, 400, "the job")
+
+
+def test_the_roles_may_do_what_delays_need_and_no_more(place) -> None:
+    here = place("app")
+    password, suffix = "not a secret", uuid.uuid4().hex[:8]
+    web, ops = f"web-{suffix}", f"ops-{suffix}"
+    users = {
+        web: {"role": "producer", "password": password},
+        ops: {"role": "provisioner", "password": password},
+    }
+    document = here.topology.model_dump(exclude_unset=True)
+    longer = Topology.model_validate({**document, "delays": {"max": timedelta(minutes=10)}})
+    with Management(here.address) as management:
+        try:
+            provision(Topology.model_validate({**document, "users": users}), here.address)
+            theirs = {name: replace(here.address, user=name, password=password) for name in users}
+            with Publisher(here.topology, theirs[web].url) as publisher:
+                publisher.publish("other", delay_s=1).wait()
+            provision(longer, theirs[ops])
+            with Publisher(longer, theirs[web].url) as publisher:
+                publisher.publish("other", delay_s=500).wait()
+            connection = connect(theirs[web])
+            try:
+                with pytest.raises(NotAllowed, match=r"app\.delays\.due"):
+                    connection.default_channel.basic_publish_confirm(
+                        amqp.Message("x"), "app.delays.due"
+                    )
+            finally:
+                connection.release()
+        finally:
+            for name in users:
+                management.delete("users", name)
