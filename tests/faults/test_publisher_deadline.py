@@ -100,6 +100,14 @@ def publish_into(ground: Ground, trouble: Trouble, *, deadline_s: float) -> None
             assert time.monotonic() - started <= deadline_s + CLOSE_S
             assert isinstance(left.outcome, OutcomeUnknown)
 
+            # One that was never connected before.
+            with Publisher(ground.topology, ground.address.url) as late:
+                never = Timed(late, "never", deadline_s)
+                with pytest.raises(OutcomeUnknown):
+                    never.receipt.wait()
+                started = time.monotonic()
+            assert time.monotonic() - started <= CLOSE_S
+
             at_once = [Timed(publisher, f"at-once-{at}", deadline_s) for at in range(TIMES)]
             until(lambda: at_once[-1].seconds, timeout_s=5, what="the last receipt")
             if trouble is alarm:
@@ -115,10 +123,11 @@ def publish_into(ground: Ground, trouble: Trouble, *, deadline_s: float) -> None
         after = publisher.publish("normal", "after", id="after", timeout_s=20)
         assert isinstance(after.wait(), Routed)
         assert publisher.blocked is None
-    for timed in (*at_once, *one_by_one):
+    every = [never, *at_once, *one_by_one]
+    for timed in every:
         timed.check()
     found = set(emptied(ground.address, "jobs.normal"))
-    receipts = [left, *(timed.receipt for timed in (*at_once, *one_by_one))]
+    receipts = [left, *(timed.receipt for timed in every)]
     sent = {receipt.message_id for receipt in receipts if receipt.sent}
     assert {"before", "after"} <= found <= {"before", "after"} | sent
 
