@@ -297,3 +297,13 @@ def test_the_roles_may_do_what_delays_need_and_no_more(place) -> None:
         finally:
             for name in users:
                 management.delete("users", name)
+
+
+def test_a_plan_tells_of_a_new_ladder_in_one_line(rabbitry, tmp_path) -> None:
+    _, path = topology_of(tmp_path, WILDCARDS.format(name="app"))
+    plan = rabbitry("topology", "plan", "--topology", path)
+    lines = plan.stdout.splitlines()
+    assert [each for each in lines if "app.delays" in each] == [
+        "+ delay ladder app.delays: binding 16, exchange 8, policy 1, queue 7; --json names each"
+    ]
+    assert "+ queue 'app.eu'" in lines

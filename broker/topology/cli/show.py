@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,14 @@ _SHOWN = 10
 
 def show_plan(found: Plan, *, replace: bool = False, doing: str = "Plan for") -> None:
     """Print the changes on stdout and what is left alone on stderr."""
+    new = _new_ladder(found)
+    if new:
+        kinds = Counter(identity.kind for identity in new)
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+        line(f"+ delay ladder {found.owner}.delays: {told}; --json names each", SIGNS["create"][1])
     for change in found.changes:
+        if change.identity in new:
+            continue
         sign, colour = SIGNS[change.action]
         line(f"{sign} {change.identity}", colour)
         for text in _details(change):
@@ -53,6 +61,23 @@ def show_plan(found: Plan, *, replace: bool = False, doing: str = "Plan for") ->
         note(f"Nothing to do: {where} is as the file says.")
         return
     note(f"{doing} {where}: {', '.join(_counted(found, replace))}.")
+
+
+def _new_ladder(found: Plan) -> set[Identity]:
+    """Return what is to be made of a delay ladder: a hundred lines would hide the others."""
+    from broker.delays import due_name
+    from broker.topology.ladder import belongs_to
+    from broker.topology.objects import EXCHANGE, Identity
+
+    if Identity(EXCHANGE, (due_name(found.owner),)) not in found.wanted:
+        return set()
+    return {
+        change.identity
+        for change in found.changes
+        if change.action == "create"
+        and not change.hindrance
+        and belongs_to(found.owner, change.identity)
+    }
 
 
 def _counted(found: Plan, replace: bool) -> Iterator[str]:
