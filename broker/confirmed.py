@@ -17,13 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 from broker.connection import Address
-from broker.culprit import refusal_of
 from broker.errors import (
     AccessRefused,
     BrokerUnavailable,
     MessageTooLarge,
     RabbitryError,
-    Rejected,
     VirtualHostMissing,
 )
 from broker.flight import Flight
@@ -101,7 +99,7 @@ class ConfirmedChannel:
         self.changed = self._under_way.changed
         self.blocked_reason: str | None = None
         self._blocked_at = 0.0
-        self._flight = Flight()
+        self._flight = Flight(self._why_rejected)
         self._waiting = self._flight.waiting
         self._channel: Any = None
         self._wire: Wire | None = None
@@ -311,8 +309,7 @@ class ConfirmedChannel:
     def channel_closed(self, code: int, text: str) -> None:
         """End the message that RabbitMQ closed the channel for; send the others again."""
         self._wire = None
-        culprits = self._flight.culprits(text)
-        outcomes = [(receipt, refusal_of(receipt, code, text)) for receipt in culprits]
+        outcomes = self._flight.closed(code, text)
         for _, outcome in outcomes:
             if isinstance(outcome.__cause__, MessageTooLarge):
                 self.max_message_bytes = outcome.__cause__.limit_bytes
@@ -355,22 +352,10 @@ class ConfirmedChannel:
 
     def confirmed(self, confirms: list[Confirm]) -> None:
         """End what RabbitMQ has acked or nacked."""
-        routed, unroutable, refused = self._flight.settle(confirms)
+        routed, refused = self._flight.settle(confirms)
         self._under_way.end_routed(routed)
-        if unroutable:
-            self._under_way.end_each(unroutable)
         if refused:
-            self._under_way.end_each([(receipt, self._rejected(receipt)) for receipt in refused])
-
-    def _rejected(self, receipt: Receipt) -> Rejected:
-        why = self._why_rejected
-        reason = None if why is None else why(receipt.exchange, receipt.routing_key)
-        return Rejected(
-            message_id=receipt.message_id,
-            exchange=receipt.exchange,
-            routing_key=receipt.routing_key,
-            reason=reason,
-        )
+            self._under_way.end_each(refused)
 
     # -- endings --------------------------------------------------------------------------
 

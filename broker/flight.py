@@ -6,10 +6,11 @@ Used by the connection's thread; others only append to `waiting`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from broker.culprit import Strikes
-from broker.errors import Unroutable
+from broker.culprit import Strikes, refusal_of
+from broker.errors import PublishFailed, Rejected, Unroutable
 from broker.frames import wire_bytes
 from broker.receipt import Receipt
 from broker.wire import Confirm
@@ -22,16 +23,21 @@ WRITE_BYTES = 128 * 2**10
 class Flight:
     """Receipts by what has happened to their messages.
 
+    Args:
+        why_rejected: says for an exchange and routing key why RabbitMQ may refuse a message.
+
     Attributes:
         waiting: to be written, in order.
         unconfirmed: written on this channel, by delivery tag, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, why_rejected: Callable[[str, str], str | None] | None = None) -> None:
+        self._why_rejected = why_rejected
         self.waiting: deque[Receipt] = deque()
         self.unconfirmed: dict[int, Receipt] = {}
         self._returned: dict[tuple[str, str, str], deque[tuple[int, str]]] = {}
         self._strikes = Strikes()
+        self._took: set[str] = set()
         self._tag = 0
         self._oldest = 1
 
@@ -74,19 +80,18 @@ class Flight:
 
     def settle(
         self, confirms: list[Confirm]
-    ) -> tuple[list[Receipt], list[tuple[Receipt, Unroutable]], list[Receipt]]:
-        """Return whose messages were routed, which were returned, and whose were refused."""
+    ) -> tuple[list[Receipt], list[tuple[Receipt, PublishFailed]]]:
+        """Return whose messages were routed, and whose were returned or refused."""
         pop = self.unconfirmed.pop
         routed: list[Receipt] = []
-        unroutable: list[tuple[Receipt, Unroutable]] = []
-        refused: list[Receipt] = []
+        refused: list[tuple[Receipt, PublishFailed]] = []
         for positive, tag, multiple in confirms:
             tags = range(self._oldest, tag + 1) if multiple else range(tag, tag + 1)
             if multiple:
                 self._oldest = tag + 1
             settled = [receipt for each in tags if (receipt := pop(each, None)) is not None]
             if not positive:
-                refused += settled
+                refused += [(each, self._fate(each, self._rejected(each))) for each in settled]
             elif not self._returned:
                 routed += settled
             else:
@@ -95,8 +100,42 @@ class Flight:
                     if returned is None:
                         routed.append(receipt)
                     else:
-                        unroutable.append((receipt, returned))
-        return routed, unroutable, refused
+                        refused.append((receipt, self._fate(receipt, returned)))
+        self._took.update([receipt.exchange for receipt in routed])
+        return routed, refused
+
+    def closed(self, code: int, text: str) -> list[tuple[Receipt, PublishFailed]]:
+        """Return whom RabbitMQ has closed the channel for, and how they end."""
+        written = [each for each in self.unconfirmed.values() if each._outcome is None]
+        culprits = self._strikes.culprits(written, text)
+        if len(culprits) == 1 and not culprits[0].redelivered:
+            # RabbitMQ took nothing of what was written behind it.
+            for receipt in written[written.index(culprits[0]) + 1 :]:
+                receipt.sent = receipt.redelivered
+        ends: list[tuple[Receipt, PublishFailed]] = []
+        for receipt in culprits:
+            refusal = refusal_of(receipt, code, text)
+            # An exchange that never took a message has not taken an earlier sending either.
+            took = receipt.exchange in self._took
+            ends.append((receipt, self._fate(receipt, refusal) if took else refusal))
+        return ends
+
+    @staticmethod
+    def _fate(receipt: Receipt, refusal: PublishFailed) -> PublishFailed:
+        """Return how a refused message ends: as unknown where an earlier sending may be in."""
+        if not receipt.redelivered:
+            return refusal
+        reason = f"the connection failed before; sent again, it met this: {refusal}"
+        return receipt.unknown(reason, cause=refusal)
+
+    def _rejected(self, receipt: Receipt) -> Rejected:
+        why = self._why_rejected
+        return Rejected(
+            message_id=receipt.message_id,
+            exchange=receipt.exchange,
+            routing_key=receipt.routing_key,
+            reason=None if why is None else why(receipt.exchange, receipt.routing_key),
+        )
 
     def returned(self, error: Any, exchange: str, routing_key: str, message: Any) -> None:
         """Remember a return; it comes before the ack of the same message, on the same channel."""
@@ -135,8 +174,3 @@ class Flight:
         self.unconfirmed.clear()
         self._returned.clear()
         self.waiting.extendleft(reversed(again))
-
-    def culprits(self, text: str) -> list[Receipt]:
-        """Return whom RabbitMQ has closed the channel for; see `broker.culprit`."""
-        written = [each for each in self.unconfirmed.values() if each._outcome is None]
-        return self._strikes.culprits(written, text)
