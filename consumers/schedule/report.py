@@ -131,13 +131,14 @@ def _over_amqp(token: Token, address: Address) -> tuple[State | None, bool]:
     try:
         with translated(address):
             channel = connection.default_channel
-            declared = channel.queue_declare(token.queue, passive=True)
-            return _latest(channel, token), declared.consumer_count > 0
-    except NotFound as exc:
-        raise MissingOnBroker(
-            f"virtual host {address.vhost_name!r} lacks what schedulers share ({exc.reply_text});"
-            " `rabbitry topology apply` makes it"
-        ) from exc
+            try:
+                declared = channel.queue_declare(token.queue, passive=True)
+                return _latest(channel, token), declared.consumer_count > 0
+            except NotFound as exc:
+                raise MissingOnBroker(
+                    f"virtual host {address.vhost_name!r} lacks what schedulers share"
+                    f" ({exc.reply_text}); `rabbitry topology apply` makes it"
+                ) from exc
     finally:
         connection.release()
 

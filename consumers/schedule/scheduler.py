@@ -30,7 +30,6 @@ logger = logging.getLogger("rabbitry.schedule")
 
 # The token is written anew at least so often, so that people see a leader that has nothing to do.
 RENEW_S = 60.0
-# The clock is looked at so often: it may be set while nothing is due.
 LOOK_S = 1.0
 # What is under way when the scheduler is told to stop has so long to end.
 STOP_S = 0.5
@@ -49,6 +48,7 @@ class Scheduler:
         topology: says what recurs.
         address: where RabbitMQ is.
         clock: seconds since 1970-01-01 UTC.
+        look_s: how often it is looked at while nothing is due: it may be set meanwhile.
         observer: counts.
 
     Raises:
@@ -61,6 +61,7 @@ class Scheduler:
         address: Address,
         *,
         clock: Callable[[], float] = time.time,
+        look_s: float = LOOK_S,
         observer: Observer | None = None,
     ) -> None:
         token = token_of(topology)
@@ -74,6 +75,7 @@ class Scheduler:
         self._address = address
         self._token: Token = token
         self._clock = clock
+        self._look_s = look_s
         self._observer = observer
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._stopping = False
@@ -100,12 +102,13 @@ class Scheduler:
         try:
             for queue in (self._token.queue, self._token.state):
                 with translated(self._address):
-                    connection.default_channel.queue_declare(queue, passive=True)
-        except NotFound as exc:
-            raise MissingOnBroker(
-                f"virtual host {self._address.vhost_name!r} lacks the queue {queue!r} that"
-                " schedulers share; `rabbitry topology apply` makes it"
-            ) from exc
+                    try:
+                        connection.default_channel.queue_declare(queue, passive=True)
+                    except NotFound as exc:
+                        raise MissingOnBroker(
+                            f"virtual host {self._address.vhost_name!r} lacks the queue"
+                            f" {queue!r} that schedulers share; `rabbitry topology apply` makes it"
+                        ) from exc
         finally:
             connection.release()
 
@@ -192,7 +195,7 @@ class Scheduler:
             if marks != written or time.monotonic() >= renew_at:
                 self._write(term, held, marks)
                 written, renew_at = marks, time.monotonic() + RENEW_S
-            self._idle(term, min(self._ticks.first_s(marks) - self._clock(), LOOK_S))
+            self._idle(term, min(self._ticks.first_s(marks) - self._clock(), self._look_s))
 
     def _write(self, term: Term, held: Held, marks: Marks) -> None:
         """Publish the token as it is now, and drop those before it once RabbitMQ has it."""
