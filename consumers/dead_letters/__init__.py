@@ -1,0 +1,1 @@
+"""Dead letters: what failed and why, sending it again, and deleting it."""

@@ -1,0 +1,1 @@
+"""Queues as they are now: counted by RabbitMQ's statistics, or looked into over AMQP."""
