@@ -20,6 +20,11 @@ COMMANDS = {
     "topology": ("broker.topology.cli:topology", "What exists on the broker: plan and apply."),
     "jobs": ("producers.cli:jobs", "List, publish and call jobs."),
     "worker": ("consumers.cli.worker:worker", "Daemons that run jobs."),
+    "queues": ("consumers.cli.queues:queues", "What waits in the queues, and who takes it."),
+    "dead-letters": (
+        "consumers.cli.dead_letters:dead_letters",
+        "Jobs that failed for good: what, why, and again.",
+    ),
     "schedule": ("consumers.cli.schedule:schedule", "Jobs that recur."),
 }
 

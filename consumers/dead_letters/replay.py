@@ -70,6 +70,7 @@ def replay(
     max_replays: int = MAX_REPLAYS,
     tally: Tally,
     on_letter: Callable[[Letter], object] = lambda _: None,
+    on_sent: Callable[[Letter], object] = lambda _: None,
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000),
 ) -> None:
     """Send dead letters again to the exchange and routing key that they came from.
@@ -86,7 +87,7 @@ def replay(
         rate: how many to send a second at most.
         max_replays: a letter that was replayed so often stays.
         tally: told what became of each, also where this is interrupted.
-        on_letter: told each letter that was looked at.
+        on_letter, on_sent: told each letter that was looked at, or was sent or would be.
         now_ms: the clock.
 
     Raises:
@@ -108,6 +109,7 @@ def replay(
                 continue
             if confirmed is None:
                 tally.replayed += 1
+                on_sent(letter)
             else:
                 if rate is not None:
                     browser.pause(began + sent / rate - time.monotonic())
@@ -121,6 +123,7 @@ def replay(
                     tally.stayed.append(Stayed(letter, exc))
                     continue
                 sent += 1
+                on_sent(letter)
                 under_way.append((letter, receipt))
                 _settle(browser, under_way, tally, most=WINDOW)
             if limit is not None and tally.replayed + len(under_way) >= limit:
