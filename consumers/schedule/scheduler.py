@@ -37,7 +37,7 @@ RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The scheduler was told to stop."""
 
 
@@ -128,7 +128,7 @@ class Scheduler:
             began = time.monotonic()
             try:
                 self._term()
-            except _Stopped:
+            except Stopped:
                 break
             except RabbitryError as exc:
                 if time.monotonic() - began > RETRY_MOST_S:
@@ -217,7 +217,7 @@ class Scheduler:
 
     def _go_on(self, term: Term) -> None:
         if self._stopping:
-            raise _Stopped
+            raise Stopped
         if term.error is not None:
             raise term.error
 
@@ -243,7 +243,7 @@ class Scheduler:
             if term.error is not None:
                 raise term.error
             if time.monotonic() >= self._stop_by:
-                raise _Stopped
+                raise Stopped
             self._sleep(min(LOOK_S, self._stop_by - time.monotonic()))
         if term.error is not None:
             raise term.error

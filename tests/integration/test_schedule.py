@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from broker.recurrence import text_of
 from broker.topology import Topology
 from broker.topology.token import Token
 from consumers.schedule.report import leadership, lines
-from consumers.schedule.scheduler import Scheduler
+from consumers.schedule.scheduler import Scheduler, Stopped
+from consumers.schedule.term import Term
 from tests.provision import provision, ready_in, topology_of
 from tests.rabbitmq import RabbitMQ
 from tests.waiting import until
 
+ROOT = Path(__file__).resolve().parents[2]
 HOUR = 3600
 # Half an hour past an hour.
 BASE = 500_000 * HOUR + HOUR // 2
@@ -320,3 +323,51 @@ def test_what_cannot_begin_says_why(place: Place) -> None:
     without, _ = topology_of(place.folder, FILE.format(name="shop", schedules=""))
     with pytest.raises(TopologyError, match="nothing to schedule"):
         Scheduler(without, place.address)
+
+
+def test_a_leader_that_dies_before_its_mark_leaves_the_tick_to_the_next(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology = place.topology(HOURLY)
+    with place.running(topology) as counts:
+        monkeypatch.setattr(Term, "write", die)
+        place.clock.now_s += HOUR
+        until(lambda: counts.ticks and not counts.leading.is_set(), 20, "its end")
+    monkeypatch.undo()
+    with place.running(topology) as counts:
+        until(lambda: counts.ticks, timeout_s=20, what="the tick again")
+    assert place.taken() == hours("hourly", 1, 1)
+
+
+def test_a_leader_that_dies_before_it_drops_the_old_token_leaves_no_doubt(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology = place.topology(HOURLY)
+    with place.running(topology) as counts:
+        monkeypatch.setattr(Term, "drop", die)
+        place.clock.now_s += HOUR
+        until(lambda: counts.ticks and not counts.leading.is_set(), 20, "its end")
+    monkeypatch.undo()
+    with place.running(topology) as counts:
+        place.clock.now_s += HOUR
+        until(lambda: counts.ticks, timeout_s=20, what="the next tick")
+    assert place.taken() == hours("hourly", 1, 2)
+
+
+def die(*_: object) -> None:
+    raise Stopped
+
+
+def test_the_file_of_the_how_to_is_in_order(place: Place) -> None:
+    text = (ROOT / "docs" / "how-to" / "schedules.md").read_text()
+    file = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert file is not None
+    topology, _ = topology_of(place.folder, file[1])
+    provision(topology, place.address)
+    with place.running(topology) as counts:
+        place.clock.now_s += 5
+        until(lambda: counts.ticks, timeout_s=20, what="a heartbeat")
+    assert counts.ticks == [("heartbeat", "routed")]
+    found = lines(topology, leadership(topology, place.address))
+    recurs = {line.name: line.recurs for line in found}
+    assert recurs == {"heartbeat": "every 5s", "weekly": "cron 3 17 * * sun Europe/Paris"}
