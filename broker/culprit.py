@@ -2,14 +2,15 @@
 
 A missing exchange, one that the user may not write to, or a body that is too large closes the
 channel, and RabbitMQ drops whatever was written behind it. Where the reason fits several messages
-that were not confirmed yet, one of them may have been routed before; so none is blamed at first.
-All are sent again, and those that meet the same end twice are the ones.
+that were not confirmed yet, to an exchange that took messages until now, some of them may have
+been routed before; so none is blamed at first. All are sent again, and those that meet the same
+end twice are the ones.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from broker.errors import MessageTooLarge, PublishFailed, Rejected, Unroutable
 from broker.frames import body_bytes
@@ -24,12 +25,15 @@ class Strikes:
     def __init__(self) -> None:
         self._last = ""
 
-    def culprits(self, pending: Sequence[Receipt], text: str) -> list[Receipt]:
+    def culprits(
+        self, pending: Sequence[Receipt], text: str, *, took: Container[str] = ()
+    ) -> list[Receipt]:
         """Return the messages that a channel was closed for, as far as that is certain.
 
         Args:
             pending: what was written and is not confirmed, in order.
             text: RabbitMQ's reason.
+            took: the exchanges that have taken a message and were not refused since.
         """
         again, self._last = self._last == text, text
         size = _SIZE.search(text)
@@ -38,9 +42,9 @@ class Strikes:
             return [each for each in pending if _size(each) == int(size[1])][:1]
         named = [each for each in pending if _is_named(each, text)]
         candidates = named or list(pending)
-        if len(candidates) == 1 or not again:
-            return candidates[:1] if len(candidates) == 1 else []
-        twice = [each for each in candidates if each.redelivered]
+        if len(candidates) == 1 or (named and named[0].exchange not in took):
+            return candidates
+        twice = [each for each in candidates if each.redelivered] if again else []
         return twice if named else twice[:1]
 
 
@@ -72,8 +76,13 @@ def _size(receipt: Receipt) -> int:
     return -1 if receipt.content is None else body_bytes(receipt.content)
 
 
+def names(text: str, exchange: str) -> bool:
+    """Say whether RabbitMQ's reason is about this exchange."""
+    return f"exchange '{exchange}'" in text
+
+
 def _is_named(receipt: Receipt, text: str) -> bool:
-    if f"exchange '{receipt.exchange}'" not in text:
+    if not names(text, receipt.exchange):
         return False
     # Topic permissions are refused for a routing key.
     return "topic '" not in text or f"topic '{receipt.routing_key}'" in text

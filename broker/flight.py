@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from broker.culprit import Strikes, refusal_of
+from broker.culprit import Strikes, names, refusal_of
 from broker.errors import PublishFailed, Rejected, Unroutable
 from broker.frames import wire_bytes
 from broker.receipt import Receipt
@@ -107,18 +107,14 @@ class Flight:
     def closed(self, code: int, text: str) -> list[tuple[Receipt, PublishFailed]]:
         """Return whom RabbitMQ has closed the channel for, and how they end."""
         written = [each for each in self.unconfirmed.values() if each._outcome is None]
-        culprits = self._strikes.culprits(written, text)
-        if len(culprits) == 1 and not culprits[0].redelivered:
-            # RabbitMQ took nothing of what was written behind it.
+        culprits = self._strikes.culprits(written, text, took=self._took)
+        # Whether an exchange that is refused now takes messages again is to be seen.
+        self._took = {exchange for exchange in self._took if not names(text, exchange)}
+        if culprits and not culprits[0].redelivered:
+            # RabbitMQ took nothing of what was written behind the first of them.
             for receipt in written[written.index(culprits[0]) + 1 :]:
                 receipt.sent = receipt.redelivered
-        ends: list[tuple[Receipt, PublishFailed]] = []
-        for receipt in culprits:
-            refusal = refusal_of(receipt, code, text)
-            # An exchange that never took a message has not taken an earlier sending either.
-            took = receipt.exchange in self._took
-            ends.append((receipt, self._fate(receipt, refusal) if took else refusal))
-        return ends
+        return [(each, self._fate(each, refusal_of(each, code, text))) for each in culprits]
 
     @staticmethod
     def _fate(receipt: Receipt, refusal: PublishFailed) -> PublishFailed:

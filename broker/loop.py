@@ -88,7 +88,6 @@ class ConnectionLoop:
         self._retry_at = 0.0
         self._retry_s = RECONNECT_FIRST_S
         self._next_tick = 0.0
-        self._connected_at = 0.0
         self._wake_in, self._wake_out = socket.socketpair()
         for end in (self._wake_in, self._wake_out):
             end.setblocking(False)
@@ -190,6 +189,8 @@ class ConnectionLoop:
             self._guard(work)
         if self._wire is not None and now >= self._next_tick:
             self._next_tick = now + HEARTBEAT_TICK_S
+            # A connection that has lasted so long may be made again at once.
+            self._retry_s = RECONNECT_FIRST_S
             self._guard(self._connection.heartbeat_check)
 
     def _guard(self, work: Callable[[], None]) -> None:
@@ -282,7 +283,7 @@ class ConnectionLoop:
 
     def _connect_failed(self, error: BrokerUnavailable) -> None:
         self._opening = False
-        self._pause(time.monotonic())
+        self._pause()
         self._tell(error)
         logger.warning("%s; trying again", error)
         self._owner.lost(error)
@@ -290,7 +291,7 @@ class ConnectionLoop:
     def _use_wire(self, connection: kombu.Connection) -> None:
         self._opening = False
         if self._connection is not connection:
-            self._connection, self._connected_at = connection, time.monotonic()
+            self._connection = connection
         self._wire = Wire(self._connection.connection, self)
         self._poll.register(self._wire.sock, select.POLLIN)
         self._next_tick = time.monotonic() + HEARTBEAT_TICK_S
@@ -304,8 +305,8 @@ class ConnectionLoop:
             self._error = error
             self._state.notify_all()
 
-    def _pause(self, now: float) -> None:
-        self._retry_at = now + self._retry_s
+    def _pause(self) -> None:
+        self._retry_at = time.monotonic() + self._retry_s
         self._retry_s = min(self._retry_s * 2, RECONNECT_MOST_S)
 
     # -- what the wire reads --------------------------------------------------------------
@@ -370,12 +371,7 @@ class ConnectionLoop:
         if self._connection is None or self._opening:
             return
         self._close_connection(orderly=False)
-        now = time.monotonic()
-        if now - self._connected_at > RECONNECT_MOST_S:
-            self._retry_s, self._retry_at = RECONNECT_FIRST_S, now
-        else:
-            # A connection that does not last must not be made again without a pause.
-            self._pause(now)
+        self._pause()
         error = self._lost_error(cause)
         self._tell(error)
         if not self._closing:

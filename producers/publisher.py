@@ -224,6 +224,8 @@ class Publisher:
     ) -> Iterator[Receipt]:
         """Publish any number of jobs in constant memory; yields their receipts in order, done.
 
+        A receipt is yielded when the next job has been taken, or when there is no next one.
+
         Args:
             jobs: `Job`s, or tuples of a name, arguments and keyword arguments.
             timeout_s: seconds for each job until its outcome is known; with an outbox the wait

@@ -41,8 +41,7 @@ class Entry:
     @property
     def may_be_there(self) -> bool:
         """Whether a message of this id may lie in a queue."""
-        # What was sent twice may have been taken the first time and refused the second.
-        return self.outcome == "Routed" or self.redelivered or (self.unknown and self.sent)
+        return self.outcome == "Routed" or (self.unknown and self.sent)
 
 
 class Ledger:

@@ -32,11 +32,16 @@ def test_the_only_message_that_fits_is_the_one() -> None:
 def test_of_several_none_is_blamed_before_it_has_met_the_same_end_twice() -> None:
     strikes = Strikes()
     pending = [receipt("gone"), receipt("jobs"), receipt("gone")]
-    assert strikes.culprits(pending, GONE) == []
+    assert strikes.culprits(pending, GONE, took={"gone"}) == []
     for each in pending:
         each.redelivered = True
     fresh = receipt("gone")
-    assert strikes.culprits([*pending, fresh], GONE) == [pending[0], pending[2]]
+    assert strikes.culprits([*pending, fresh], GONE, took={"gone"}) == [pending[0], pending[2]]
+
+
+def test_an_exchange_that_took_nothing_is_the_fault_of_all_that_go_there() -> None:
+    pending = [receipt("gone"), receipt("jobs"), receipt("gone")]
+    assert Strikes().culprits(pending, GONE, took={"jobs"}) == [pending[0], pending[2]]
 
 
 def test_a_message_too_large_is_known_by_its_size() -> None:

@@ -48,24 +48,28 @@ def test_what_is_rejected_the_second_time_may_have_got_in_the_first_time() -> No
     assert "it is full" in outcome.reason
 
 
-def test_an_exchange_that_went_away_under_way_leaves_the_outcome_open() -> None:
+def test_what_was_under_way_when_an_exchange_went_away_may_have_got_in() -> None:
     flight = Flight()
     written(flight, receipt("before"))
     assert len(flight.settle(ONE)[0]) == 1
-    written(flight, receipt("a"))
+    written(flight, receipt("a"), receipt("b"))
+    assert flight.closed(404, NO_EXCHANGE) == []
+    flight.waiting.append(later := receipt("later"))
     written_again(flight)
-    ((_, outcome),) = flight.closed(404, NO_EXCHANGE)
-    assert isinstance(outcome, OutcomeUnknown)
-    assert isinstance(outcome.__cause__, Unroutable)
+    outcomes = {each.message_id: outcome for each, outcome in flight.closed(404, NO_EXCHANGE)}
+    assert outcomes.keys() == {"a", "b", "later"}
+    assert isinstance(outcomes["a"], OutcomeUnknown)
+    assert isinstance(outcomes["b"].__cause__, Unroutable)
+    # It was written when the exchange was known to be gone.
+    assert isinstance(outcomes["later"], Unroutable)
+    assert not later.redelivered
 
 
 def test_an_exchange_that_never_was_has_taken_nothing() -> None:
     flight = Flight()
-    written(flight, receipt("a"), receipt("b"))
-    assert flight.closed(404, NO_EXCHANGE) == []
-    written_again(flight)
-    outcomes = [outcome for _, outcome in flight.closed(404, NO_EXCHANGE)]
-    assert [type(outcome) for outcome in outcomes] == [Unroutable, Unroutable]
+    written(flight, receipt("a"), receipt("other", "other"), receipt("b"))
+    outcomes = {each.message_id: type(outcome) for each, outcome in flight.closed(404, NO_EXCHANGE)}
+    assert outcomes == {"a": Unroutable, "b": Unroutable}
 
 
 @pytest.mark.parametrize("exchange", ["other", "third"])
