@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # PYTHON=/path/to/python chooses another one than the first that is found.
 PYTHON ?=
+# The tests run in so many processes, each with a RabbitMQ of its own; in one where
+# RABBITRY_TEST_URL names it.
+PROCESSES ?= 2
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 \
 	/usr/bin/python3 /usr/bin/python3.11
 
@@ -26,7 +29,7 @@ demo: $(STAMP) ## real jobs through a real RabbitMQ in less than two minutes
 	@$(BIN)/python examples/demo.py
 
 test: $(STAMP) ## all tests; those that need a RabbitMQ find or start one
-	@$(BIN)/pytest
+	@$(BIN)/pytest $(if $(RABBITRY_TEST_URL),,--numprocesses $(PROCESSES) --dist loadfile)
 
 soak: $(STAMP) ## the tests that take long
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m soak

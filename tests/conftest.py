@@ -11,11 +11,14 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from broker.local.state import Home
 from broker.management import Management
 from tests.rabbitmq import NoRabbitMQ, RabbitMQ, find, home_of_run
 
@@ -27,8 +30,10 @@ settings.register_profile("quick", max_examples=30)
 settings.register_profile("thorough", max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
-FOUND = pytest.StashKey[RabbitMQ]()
+FOUND = pytest.StashKey[list[RabbitMQ]]()
 MISSING = pytest.StashKey[str]()
+
+FOUND_KEY, MISSING_KEY = "rabbitmq", "no_rabbitmq"
 
 EXIT_NO_RABBITMQ = 4
 
@@ -49,20 +54,41 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     ending = contextlib.ExitStack()
     config.add_cleanup(ending.close)
     ending.callback(shutil.rmtree, home.path, ignore_errors=True)
+    # What is started here must not outlive a run that is told to stop.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        # One of several processes: the first has found a RabbitMQ for each.
+        if given[FOUND_KEY] is None:
+            config.stash[MISSING] = given[MISSING_KEY]
+        else:
+            config.stash[FOUND] = [RabbitMQ(**given[FOUND_KEY])]
+        return
     if config.option.collectonly:
         config.stash[MISSING] = "none looked for: tests are only collected"
         return
     if only_unit_tests(config):
         config.stash[MISSING] = "none looked for: only tests/unit is asked for"
         return
-    # What is started here must not outlive a run that is told to stop.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        config.stash[FOUND] = find(home, ending, say)
+        config.stash[FOUND] = found = []
+        # Two processes do not share one: tests stop, fill and list what they have.
+        for number in range(config.getoption("numprocesses", None) or 1):
+            found.append(find(Home(home.path / str(number), home.roots), ending, say))
     except NoRabbitMQ as exc:
         if os.environ.get("CI") or os.environ.get("RABBITRY_TEST_URL"):
             pytest.exit(str(exc), returncode=EXIT_NO_RABBITMQ)
+        del config.stash[FOUND]
         config.stash[MISSING] = str(exc)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Give each of several processes its RabbitMQ."""
+    found = node.config.stash.get(FOUND, None)
+    number = int(node.gateway.id.removeprefix("gw")) % len(found or [0])
+    node.workerinput[FOUND_KEY] = None if found is None else asdict(found[number])
+    node.workerinput[MISSING_KEY] = node.config.stash.get(MISSING, "none")
 
 
 def say(text: str, fraction: float | None = None, /) -> None:
@@ -76,7 +102,9 @@ def pytest_report_header(config: pytest.Config) -> str:
     found = config.stash.get(FOUND, None)
     if found is None:
         return f"RabbitMQ: {config.stash.get(MISSING, 'none')}"
-    return f"RabbitMQ: {found.version} ({found.way}), management {found.management_url}"
+    return "\n".join(
+        f"RabbitMQ: {each.version} ({each.way}), management {each.management_url}" for each in found
+    )
 
 
 def only_unit_tests(config: pytest.Config) -> bool:
@@ -92,7 +120,7 @@ def rabbitmq(request: pytest.FixtureRequest) -> RabbitMQ:
     stash = request.config.stash
     if FOUND not in stash:
         pytest.skip(stash[MISSING])
-    return stash[FOUND]
+    return stash[FOUND][0]
 
 
 @pytest.fixture
