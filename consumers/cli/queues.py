@@ -144,7 +144,6 @@ def peek(session: Session, queue: str, count: int) -> None:
     of a higher priority that come later. A queue whose retry delays what is returned, and not
     only what failed, would set them aside: it is not looked into.
     """
-    from broker.errors import UnsupportedBroker
     from broker.management import Management
     from consumers.dead_letters.letter import Letter
     from consumers.dead_letters.show import document
@@ -162,7 +161,7 @@ def peek(session: Session, queue: str, count: int) -> None:
             " looking would set them aside; `rabbitry queues list` counts them"
         )
     if (found or {}).get("type") == "stream" or arguments.get("x-queue-type") == "stream":
-        raise UnsupportedBroker(f"queue {queue!r} is a stream; follow it with a consumer instead")
+        raise InvalidInput(f"queue {queue!r} is a stream; follow it with a consumer instead")
     with Browser(address, queue) as browser:
         waiting = browser.ready()
         letters = [Letter.of(queue, each) for each in browser.deliveries(count)]
