@@ -13,6 +13,7 @@ from broker.topology.effective import Policies, settings_of, value_of
 from broker.topology.ladder import belongs_to, ladder_of
 from broker.topology.model import Topology
 from broker.topology.objects import BINDING, EXCHANGE, QUEUE, Identity, Object, Objects
+from broker.topology.token import is_token, token_of
 from broker.units import format_duration
 
 Shape = Literal["exchange", "queue", "job", "worker"]
@@ -79,11 +80,14 @@ def drawing(
     """
     actions = actions or {}
     ladder = ladder_of(topology) if topology else None
+    token = token_of(topology) if topology else None
     shown = {
         identity: each
         for identity, each in {**objects, **(gone or {})}.items()
         # Drawn as one: the rungs would hide everything else.
-        if ladder is None or not belongs_to(ladder.owner, identity)
+        if not (ladder and belongs_to(ladder.owner, identity))
+        # Between schedulers: no job passes.
+        and not (token and is_token(token, identity))
     }
     policies = Policies(objects)
     nodes: dict[tuple[Shape, str], Node] = {}

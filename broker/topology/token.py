@@ -15,6 +15,7 @@ from typing import Any
 
 from broker.topology.model import Topology
 from broker.topology.objects import (
+    BINDING,
     EXCHANGE,
     POLICY,
     QUEUE,
@@ -97,6 +98,13 @@ def token_objects(topology: Topology) -> Iterator[Object]:
         {"delivery-limit": -1, "consumer-timeout": milliseconds(CONSUMER_TIMEOUT)},
     )
     yield _policy(token.state, {"delivery-limit": -1, "max-length": 1, "overflow": "drop-head"})
+
+
+def is_token(token: Token, identity: Identity) -> bool:
+    """Return whether an object is one of these."""
+    if identity.kind == BINDING:
+        return identity.name[0] == token.exchange
+    return identity.name[0] in (token.queue, token.state)
 
 
 def _queue(name: str, arguments: dict[str, Any]) -> Object:
