@@ -61,7 +61,8 @@ def list_(session: Session, queues: tuple[str, ...], meant: Filter, each: bool, 
     from consumers.dead_letters.letter import grouped
 
     address, names = places(session, queues)
-    found = list(look(address, names, meant, most=most, on_missed=tell_missed))
+    looked = look(address, names, meant, most=most, on_missed=tell_missed)
+    found = [letter.without_body() for letter in looked]
     if each:
         _show_each(session, found)
     else:
@@ -156,6 +157,11 @@ def replay(
     address, names = places(session, queues)
     tally = Tally()
     sent: list[Letter] = []
+
+    def keep(letter: Letter) -> None:
+        if dry_run:
+            sent.append(letter.without_body())
+
     confirmed = None if dry_run else ConfirmedChannel(address, name="rabbitry-replay")
     try:
         if confirmed is not None:
@@ -176,7 +182,7 @@ def replay(
                         max_replays=max_replays,
                         tally=tally,
                         on_letter=bar.step,
-                        on_sent=sent.append if dry_run else lambda _: None,
+                        on_sent=keep,
                     )
     finally:
         if confirmed is not None:
@@ -225,7 +231,7 @@ def drop(session: Session, queues: tuple[str, ...], meant: Filter, yes: bool) ->
     from consumers.queues.browse import Browser
 
     address, names = places(session, queues)
-    found = list(look(address, names, meant))
+    found = [letter.without_body() for letter in look(address, names, meant)]
     groups = grouped(found)
     if not found:
         note(f"No dead letter {_which(meant)}in {_named(names)}.")

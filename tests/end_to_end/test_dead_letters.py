@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -150,6 +151,32 @@ def test_without_a_dead_letter_queue_one_must_be_named(dead, provisioned) -> Non
     assert done.returncode == 2
     assert "no dead-letter queue" in done.stderr
     assert "--queue" in done.stderr
+
+
+def test_an_interrupted_replay_tells_what_it_did_and_leaves_the_rest(
+    provisioned, env, tmp_path: Path
+) -> None:
+    count = 1000
+    bury(provisioned.address, [letter(provisioned.topology, str(n)) for n in range(count)])
+    with subprocess.Popen(
+        [sys.executable, "-m", "rabbitry", "dead-letters", "replay", "--rate", "200"],
+        env={**env, "RABBITRY_TOPOLOGY": str(provisioned.path)},
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until(
+            lambda: ready_in(provisioned.address, "jobs.normal") > 50,
+            timeout_s=30,
+            what="replayed messages",
+        )
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    sent = ids(provisioned.address, "jobs.normal")
+    assert f"interrupted: {len(sent)} replayed" in told
+    assert 50 < len(sent) < count
+    assert [*sent, *ids(provisioned.address, "jobs.dead")] == [str(n) for n in range(count)]
 
 
 def test_a_kill_in_the_midst_of_a_replay_loses_none(provisioned, env, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ PURE = (
     "broker/topology/compile.py",
     "broker/topology/plan.py",
     "broker/message.py",
+    "broker/case_file.py",
     "broker/contracts.py",
     "broker/recurrence.py",
     "consumers/schedule/due.py",
