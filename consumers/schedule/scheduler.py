@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -119,10 +120,7 @@ class Scheduler:
             MissingOnBroker, AccessRefused, VirtualHostMissing: at the start, what waiting would
                 not mend.
         """
-        try:
-            self.check()
-        except Unreachable as exc:
-            logger.warning("%s; trying again", exc)
+        self._begin()
         retry_s = RETRY_FIRST_S
         while not self._stopping:
             began = time.monotonic()
@@ -137,6 +135,29 @@ class Scheduler:
                 self._pause(retry_s)
                 retry_s = min(2 * retry_s, RETRY_MOST_S)
         logger.info("stopped")
+
+    def _begin(self) -> None:
+        """Check, but go on where RabbitMQ cannot be reached yet."""
+        found: list[BaseException | None] = []
+
+        def look() -> None:
+            try:
+                self.check()
+            except BaseException as exc:  # noqa: BLE001  (raised where somebody waits)
+                found.append(exc)
+            else:
+                found.append(None)
+            self._wake.put(None)
+
+        # Whoever is told to stop must not wait for a RabbitMQ that does not answer.
+        threading.Thread(target=look, name="rabbitry-scheduler-check", daemon=True).start()
+        while not found and not self._stopping:
+            self._sleep(LOOK_S)
+        if not found or found[0] is None:
+            return
+        if not isinstance(found[0], Unreachable):
+            raise found[0]
+        logger.warning("%s; trying again", found[0])
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -155,11 +176,12 @@ class Scheduler:
         with Term(self._address, self._token, consumer_tag=self.name, wake=self._wake) as term:
             self._wait(term, lambda: term.opened)
             # A token that nobody needs does no harm: the leader drops it.
-            self._settled(term, [term.offer()])
+            self._routed(term, term.offer())
             logger.info("waiting for the lead")
             held = self._tokens(term)
             # Another one comes back behind all that lay in the queue before: then all is known.
             offered = term.offer()
+            self._routed(term, offered)
             while offered.message_id not in held.ids:
                 held.add(self._tokens(term))
             try:
@@ -188,24 +210,20 @@ class Scheduler:
             self._ticks.publish(batch, term)
             try:
                 self._settled(term, batch.receipts)
+                marks = self._ticks.done(batch, marks)
+                if marks != written or time.monotonic() >= renew_at:
+                    self._write(term, held, marks)
+                    written, renew_at = marks, time.monotonic() + RENEW_S
             except RabbitryError as exc:
                 self._ticks.note_refusals(batch, exc)
                 raise
-            marks = self._ticks.done(batch, marks)
-            if marks != written or time.monotonic() >= renew_at:
-                self._write(term, held, marks)
-                written, renew_at = marks, time.monotonic() + RENEW_S
             self._idle(term, min(self._ticks.first_s(marks) - self._clock(), self._look_s))
 
     def _write(self, term: Term, held: Held, marks: Marks) -> None:
         """Publish the token as it is now, and drop those before it once RabbitMQ has it."""
         last_tag = held.last_tag
         held.marks = marks
-        receipt = term.write(State(marks, self.name, int(self._clock())))
-        self._settled(term, [receipt])
-        if not isinstance(receipt.outcome, Routed):
-            assert isinstance(receipt.outcome, PublishFailed)
-            raise receipt.outcome
+        self._routed(term, term.write(State(marks, self.name, int(self._clock()))))
         term.drop(last_tag)
 
     # -- waiting --------------------------------------------------------------------------
@@ -247,6 +265,17 @@ class Scheduler:
             self._sleep(min(LOOK_S, self._stop_by - time.monotonic()))
         if term.error is not None:
             raise term.error
+
+    def _routed(self, term: Term, receipt: Receipt) -> None:
+        """Wait until a token is in its queue.
+
+        Raises:
+            RabbitryError: it is not, or the term is over.
+        """
+        self._settled(term, [receipt])
+        if not isinstance(receipt.outcome, Routed):
+            assert isinstance(receipt.outcome, PublishFailed)
+            raise receipt.outcome
 
 
 class Held:

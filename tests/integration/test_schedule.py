@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -356,6 +357,35 @@ def test_a_leader_that_dies_before_it_drops_the_old_token_leaves_no_doubt(
 
 def die(*_: object) -> None:
     raise Stopped
+
+
+def test_a_binding_that_is_gone_is_told(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    topology = place.topology(HOURLY)
+    with Management(place.address) as management:
+        management.delete("exchanges", place.address.vhost_name, "shop.schedule")
+        body = {"type": "direct", "durable": True}
+        management.put("exchanges", place.address.vhost_name, "shop.schedule", body=body)
+    with place.running(topology, leading=False) as counts:
+        until(lambda: "check the bindings" in caplog.text, timeout_s=20, what="a word about it")
+        provision(topology, place.address)
+        assert counts.leading.wait(20)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["silent", "closed"])
+def test_who_cannot_reach_rabbitmq_waits_and_stops_when_told(answers: bool, tmp_path: Path) -> None:
+    topology, _ = topology_of(tmp_path, FILE.format(name="shop", schedules=HOURLY))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not answers:
+            server.close()
+        scheduler = Scheduler(topology, Address.parse(f"amqp://127.0.0.1:{port}/"))
+        thread = threading.Thread(target=scheduler.run)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        scheduler.stop()
+        thread.join(1)
+        assert not thread.is_alive()
 
 
 def test_the_file_of_the_how_to_is_in_order(place: Place) -> None:
