@@ -189,7 +189,7 @@ def test_nothing_is_lost_when_a_worker_is_killed_as_it_hands_on(
 ) -> None:
     count = 300
     worker = start(sys.executable, "-m", "rabbitry", "worker", "run", "single")
-    plain(env, SENDS.format(count=count, countdown=6))
+    plain(env, SENDS.format(count=count, countdown=12))
     until(lambda: worker.log.count("RabbitMQ holds it") >= 20, timeout_s=20, what="a few handed on")
     os.killpg(worker.process.pid, signal.SIGKILL)
     worker.process.wait()
