@@ -2,10 +2,10 @@
 
 RabbitMQ has no way to look at a message but to deliver it. What is delivered here is given back
 by ``basic.nack``, which a quorum queue does not count as a failed attempt (RabbitMQ 4.3: the
-header ``x-acquired-count`` rises, ``x-delivery-count`` does not). What it was given back it
-delivers before all else, in the order in which it came back; so whoever stops in the midst of
-such messages would put the first of them behind the last. A `Browser` therefore goes on to their
-end before it gives anything back.
+header ``x-acquired-count`` rises, ``x-delivery-count`` does not; older ones do count it). What it
+was given back it delivers before all else, in the order in which it came back; so whoever stops in
+the midst of such messages would put the first of them behind the last. A `Browser` therefore goes
+on to their end before it gives anything back.
 
 By py-amqp: pika 1.4 reads a header that is a float as a whole number.
 """
@@ -28,12 +28,12 @@ from broker.errors import AccessRefused, MissingOnBroker, RabbitryError, Unreach
 SLICE = 2000
 # Acks that wait for company; of more than 32 commands RabbitMQ's channel keeps the rest.
 ACKS = 250
-COMMANDS = 25
 # What is held for longer RabbitMQ takes back; the queue's own may be shorter than a slow replay.
 CONSUMER_TIMEOUT_MS = 24 * 3600 * 1000
 BASIC_NACK = (60, 120)
 QUIET_S = 0.2
 PATIENCE_S = 10.0
+SHARED_PATIENCE_S = 0.5
 HEARTBEAT_EACH_S = 2.0
 
 
@@ -90,7 +90,7 @@ class Browser:
             {"x-consumer-timeout": CONSUMER_TIMEOUT_MS},
             {},
         )
-        self._slices = self._commands = 0
+        self._slices = 0
         self._last: Delivery | None = None
         self._beat_at = 0.0
 
@@ -258,11 +258,9 @@ class Browser:
         with self._explained():
             if together:
                 self._channel.basic_ack(max(together), multiple=True)
-                self._commands += 1
             for tag in gone:
                 if first_held is not None and tag > first_held:
                     self._channel.basic_ack(tag)
-                    self._commands += 1
 
     # -- giving back ------------------------------------------------------------------------
 
@@ -277,7 +275,6 @@ class Browser:
             if self._last.tag == before:
                 break
         self._ack()
-        returned = 0
         with self._explained():
             for end in self._ends:
                 held = [tag for tag in self._open if tag <= end]
@@ -285,11 +282,10 @@ class Browser:
                     del self._open[tag]
                 if not held:
                     continue
+                before = self.ready()
                 # Which py-amqp lacks: all up to this tag, back into the queue.
                 self._channel.send_method(BASIC_NACK, "Lbb", (held[-1], True, True))
-                self._commands += 1
-                returned += len(held)
-                self._wait_ready(returned)
+                self._wait_ready(before + len(held))
             self._connection.close()
 
     def _stop(self) -> None:
@@ -300,15 +296,18 @@ class Browser:
             self._came.clear()
 
     def _wait_ready(self, least: int) -> None:
-        """Wait until RabbitMQ shows what was given back: acks before it are applied then, too.
+        """Wait until RabbitMQ shows what was given back: whoever looks next finds it there.
 
-        A channel that closes drops those that it has not passed on to the queue yet, of which
-        there are none before COMMANDS.
+        Acks that were sent before are applied then, too; a channel that closes drops those that
+        it has not passed on to the queue yet.
         """
-        if self._commands < COMMANDS:
-            return
-        deadline = time.monotonic() + PATIENCE_S
-        while self.ready() < least and time.monotonic() < deadline:
+        began = time.monotonic()
+        while True:
+            answer = self._channel.queue_declare(self._queue, passive=True)
+            # Others may take at once what comes back.
+            patience_s = PATIENCE_S if not answer.consumer_count else SHARED_PATIENCE_S
+            if answer.message_count >= least or time.monotonic() - began > patience_s:
+                return
             self._drain(0.01)
 
     @contextmanager
