@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import time
+from functools import partial
 from typing import Any
 
 from amqp.exceptions import NotFound
+from celery.app.task import Context
+from celery.concurrency import prefork
 from celery.utils.log import get_logger
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.consumer.control import Control
 from celery.worker.consumer.events import Events
 from celery.worker.consumer.tasks import Tasks
 
+from broker.case_file import Reason
+from broker.errors import RabbitryError
+from broker.message import CALL
+from consumers.failure.failure import Failure
+from consumers.failure.intake import problem_of
+from consumers.job import JobTask
+from consumers.waker import Waker
+
 logger = get_logger(__name__)
 
+# Of one consumer; it holds instead of the queue's.
+CONSUMER_TIMEOUT = "x-consumer-timeout"
 # Between looks for a queue that is missing.
 MISSING_QUEUE_PAUSE_S = 0.5
+
+
+class NotRun(RabbitryError):
+    """A call was no job of the worker's that got it."""
 
 
 class JobTasks(Tasks):  # type: ignore[misc]
@@ -61,19 +79,88 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         # A queue that is replaced is gone for a moment; Celery would end the worker.
         self.connection_errors = (*self.connection_errors, NotFound)
+        self._waker = Waker()
+        self.app.undertaker.serve(self)
         prefetch = getattr(self.controller, "prefetch", None)
         if prefetch is not None:
             self.initial_prefetch_count = prefetch
 
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Let other threads wake the loop."""
+        super().register_with_event_loop(hub)
+        self._waker.register(hub)
+
+    def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call in the loop's next turn, which begins at once; safe from any thread."""
+        if not self.hub:
+            return super().call_soon(p, *args, **kwargs)
+        call = partial(p, *args, **kwargs)
+        self._waker.soon(call)
+        return call
+
+    def update_strategies(self) -> None:
+        """Give each job its time limit, and each consumer a time-out that is longer."""
+        queues, limits = self.app.amqp.queues.consume_from, self.app.limits
+        rounds = math.ceil(self.initial_prefetch_count / (self.pool.num_processes or 1)) or 1
+        for queue in queues.values():
+            timeout_s = limits.timeout_s(queue.name, rounds=rounds)
+            if timeout_s is not None:
+                queue.consumer_arguments = {CONSUMER_TIMEOUT: round(timeout_s * 1000)}
+        # Other pools cannot end a job.
+        if isinstance(self.pool, prefork.TaskPool):
+            for name, task in self.app.tasks.items():
+                if isinstance(task, JobTask):
+                    task.time_limit = limits.limit_s(name, queues, rounds=rounds)
+        super().update_strategies()
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Hand what is not due on to RabbitMQ before it takes a slot."""
+        """Take out what is no job, and hand on what is not due, before either takes a slot."""
         handle = super().create_task_handler(*args, **kwargs)
-        waiting = self.app.waiting
+        waiting, jobs = self.app.waiting, self.strategies
 
         def on_message(message: Any) -> Any:
+            problem = problem_of(message, jobs)
+            if problem is not None:
+                return self.give_up(message, problem)
             return None if waiting.take(message, self) else handle(message)
 
         return on_message
+
+    def give_up(self, message: Any, failure: Failure) -> None:
+        """End a message that is no job: a dead letter, or the answer to a call."""
+        headers, properties = message.headers, message.properties
+        id, reply_to = headers.get("id"), properties.get("reply_to")
+        if not (headers.get(CALL) and isinstance(id, str) and reply_to):
+            self.app.undertaker.bury(message, failure)
+            return
+        logger.error("call %s is answered with an error (%s): %s", id, failure.reason, failure)
+        correlation_id = properties.get("correlation_id") or id
+        request = Context({**headers, "reply_to": reply_to, "correlation_id": correlation_id})
+        request.hostname = self.hostname
+        try:
+            self.app.backend.store_result(id, NotRun(str(failure)), "FAILURE", request=request)
+        # The connection for replies is another one, and may be down.
+        except Exception:
+            logger.exception("call %s could not be answered; it goes back to its queue", id)
+            self.app.undertaker.give_back(message)
+        else:
+            message.ack_log_error(logger, self.connection_errors)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Bury what cannot be decompressed; Celery would acknowledge it away."""
+        self.give_up(message, Failure.of(Reason.UNDECODABLE, exc, with_traceback=False))
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Bury what Celery takes for no task."""
+        self.give_up(message, Failure.of(Reason.SHAPE, exc, with_traceback=False))
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Bury what names no task."""
+        self.give_up(message, Failure(Reason.SHAPE, "", "the message names no task"))
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Bury what this worker has no task for."""
+        self.give_up(message, Failure.of(Reason.UNKNOWN_JOB, exc, with_traceback=False))
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Begin anew, after a pause where a queue is missing."""

@@ -36,7 +36,7 @@ logger = get_logger(__name__)
 CLOCK_SKEW_S = 1.0
 # Set on what a worker receives, and never sent: the queue that it came from, which a retry of it
 # goes back to.
-_FROM = "rabbitry-from"
+FROM = "rabbitry-from"
 _PROPERTIES = (
     *("priority", "correlation_id", "reply_to", "message_id", "timestamp"),
     *("type", "user_id", "app_id"),
@@ -120,7 +120,7 @@ class Waiting:
             if wait_s > 0:
                 # Celery would keep it until the last of the skew is over.
                 message.headers["eta"] = None
-            message.headers[_FROM] = queue
+            message.headers[FROM] = queue
             return False
         try:
             receipt = self._hand_on(message, queue, wait_s)
@@ -145,7 +145,7 @@ class Waiting:
         delayed, entry = ladder.delayed(
             message_of(
                 Body(
-                    _raw(message.body, message.content_encoding),
+                    raw(message.body, message.content_encoding),
                     message.content_type,
                     message.content_encoding,
                 ),
@@ -196,7 +196,7 @@ class _Producer:
         headers = options["headers"] = without_traces(options.get("headers") or {})
         due_s = due_of(headers, self._app.timezone)
         wait_s = 0.0 if due_s is None else due_s - time.time()
-        queue = headers.pop(_FROM, None)
+        queue = headers.pop(FROM, None)
         waiting = self._app.waiting
         exchange = options.get("exchange") or ""
         exchange = str(getattr(exchange, "name", exchange))
@@ -206,7 +206,7 @@ class _Producer:
                 options |= {"exchange": "", "routing_key": queue}
             return self._producer.publish(body, **options)
         content_type, content_encoding, content = dumps(body, options.get("serializer"))
-        content = _raw(content, content_encoding)
+        content = raw(content, content_encoding)
         if compression := options.get("compression"):
             content, headers["compression"] = compress(content, compression)
         waiting.send(
@@ -244,7 +244,7 @@ def message_of(body: Body, headers: Mapping[str, Any], properties: Mapping[str, 
     return Message(id, body, headers, kept)
 
 
-def _raw(content: Any, encoding: str | None) -> bytes:
+def raw(content: Any, encoding: str | None) -> bytes:
     """Return content as it was or is to be on the wire; py-amqp hands over text as such."""
     return content.encode(encoding or "utf-8") if isinstance(content, str) else bytes(content)
 

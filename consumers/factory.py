@@ -12,8 +12,13 @@ from broker.connection import HEARTBEAT_S, Address
 from broker.contracts import contracts_of
 from broker.topology import Topology
 from consumers.delays import Waiting, WaitingAMQP
+from consumers.failure.undertaker import Undertaker
+from consumers.limits import Limits
 
 SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
+
+# Celery's ten seconds are as long for jobs behind a killed one.
+LOST_WAIT_S = 1.0
 
 
 def make_app(topology: Topology, address: Address) -> Celery:
@@ -33,6 +38,8 @@ def make_app(topology: Topology, address: Address) -> Celery:
         amqp=WaitingAMQP,
     )
     app.waiting = Waiting(topology, address)
+    app.undertaker = Undertaker(topology, address)
+    app.limits = Limits(topology, app.undertaker.rules)
     app.conf.update(
         broker_use_ssl={"context": tls, "server_hostname": address.host} if tls else None,
         broker_heartbeat=HEARTBEAT_S,
@@ -56,6 +63,8 @@ def make_app(topology: Topology, address: Address) -> Celery:
         task_create_missing_queues=False,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
+        # How long the result of a child that is gone may still be on its way.
+        worker_lost_wait=LOST_WAIT_S,
         task_serializer="json",
         result_serializer="json",
         accept_content=SERIALIZERS,

@@ -2,127 +2,151 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import inspect
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import celery
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.log import get_task_logger
 
+from broker.case_file import Reason
 from broker.errors import InvalidArguments, PublishFailed, RabbitryError
-from broker.message import CALL, DEADLINE, DELIVERY_COUNT, PUBLISHED
+from broker.message import PUBLISHED
+from consumers.current import CurrentJob, current_job, enter, job_of, leave
+from consumers.failure.failure import Failure
 from consumers.signature import Array, Signature
 
 __all__ = ["Array", "CurrentJob", "DeadlinePassed", "JobTask", "current_job", "job"]
 
 logger = get_task_logger("rabbitry.job")
 
+Exceptions = Iterable[type[Exception]]
+
 
 class DeadlinePassed(RabbitryError):
     """The job was not begun: nobody wants its result any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentJob:
-    """The job that is being run, as its message tells.
-
-    Attributes:
-        name: of the job.
-        id: of its message; the same when the message is delivered again.
-        attempt: 1 for the first; RabbitMQ counts failed deliveries.
-        redelivered: whether RabbitMQ has delivered the message before.
-        deadline_s: seconds since 1970-01-01 UTC after which nobody wants it, or None.
-        call: whether a caller waits for the reply.
-    """
-
-    name: str
-    id: str
-    attempt: int
-    redelivered: bool
-    deadline_s: float | None
-    call: bool
-
-    @property
-    def remaining_s(self) -> float | None:
-        """Seconds until the deadline, negative past it; None without one."""
-        return None if self.deadline_s is None else self.deadline_s - time.time()
-
-
-def current_job() -> CurrentJob | None:
-    """Return the job that this code runs in, or None outside of one."""
-    task = celery.current_task
-    if not task or task.request.called_directly:
-        return None
-    return _job_of(task)
-
-
-def job(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make a function the task of a job.
+def job(
+    name: str,
+    *,
+    retry_on: Exceptions = (Exception,),
+    give_up_on: Exceptions = (),
+    **options: Any,
+) -> Callable[[Callable[..., Any]], Any]:
+    """Make a function, or an `async def` one, the task of a job.
 
     The function stays callable as it is. Run by a worker, its arguments are checked against its
-    signature first; an exception returns the message to RabbitMQ, which delivers it again after
-    the queue's retry delay and dead-letters it past the limit.
+    signature first. An exception returns the message to RabbitMQ, which delivers it again after
+    the queue's retry delay; past the queue's limit, or at once where trying again is of no use,
+    it becomes a dead letter with a case file.
 
     Args:
         name: of the job, as the topology has it.
+        retry_on: exceptions that another attempt may mend; all others are given up on.
+        give_up_on: those of them that it cannot mend.
         options: of Celery's task.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         takes = Signature(name, function, bound=bool(options.get("bind")))
-        return celery.shared_task(name=name, base=JobTask, takes=takes, **options)(function)
+        return celery.shared_task(
+            name=name,
+            base=JobTask,
+            takes=takes,
+            retry_on=tuple(retry_on),
+            give_up_on=tuple(give_up_on),
+            **options,
+        )(function)
 
     return decorate
 
 
 class JobTask(celery.Task):  # type: ignore[misc]
-    """Celery's task with late ack and RabbitMQ's own retry."""
+    """Celery's task with late ack, RabbitMQ's own retry, and dead letters with a case file."""
 
     abstract = True
     acks_late = True
     reject_on_worker_lost = True
+    Request = "consumers.failure.request:JobRequest"
     # Of the result in the log, in characters.
     resultrepr_maxsize = 200
     # Arguments are checked by the signature, with better words.
     typing = False
     # Not `signature`: that is how Celery makes the parts of a chain, and a retry.
     takes: Signature
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+    give_up_on: tuple[type[Exception], ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.request.called_directly:
             return self.run(*args, **kwargs)
-        current = _job_of(self)
+        current = job_of(self.name, self.request)
         self.request.started_ms = round(time.time() * 1000)
+        token = enter(current)
         try:
-            remaining_s = current.remaining_s
-            if remaining_s is not None and remaining_s <= 0:
-                raise DeadlinePassed(
-                    f"job {current.name!r} ({current.id}) was not begun: its deadline passed"
-                    f" {-remaining_s:.1f} s ago"
-                )
-            args, kwargs = type(self).takes.bind(args, kwargs)
-            return self.run(*args, **kwargs)
+            return self._run(current, args, kwargs)
         except (Reject, Ignore, Retry):
             raise
-        except Exception as exc:
-            if current.call:
-                # The caller is there to decide: it gets the error now, and no second attempt.
+        except (Exception, SystemExit) as exc:
+            if isinstance(exc, SystemExit) and not _is_own(exc):
                 raise
-            final = isinstance(exc, (InvalidArguments, DeadlinePassed))
-            logger.warning(
-                "job %s (%s) failed in attempt %d, %s: %s: %s",
-                current.name,
-                current.id,
-                current.attempt,
-                "given up" if final else "returned to RabbitMQ",
-                type(exc).__name__,
-                exc,
-                exc_info=not final,
+            self._failed(current, Reason.FAILED, exc)
+        finally:
+            leave(token)
+
+    def _run(self, current: CurrentJob, args: Any, kwargs: Any) -> Any:
+        remaining_s = current.remaining_s
+        if remaining_s is not None and remaining_s <= 0:
+            late = DeadlinePassed(
+                f"job {current.name!r} ({current.id}) was not begun: its deadline passed"
+                f" {-remaining_s:.1f} s ago"
             )
-            # Celery logs what it rejects too, with every chained traceback: one is enough.
-            raise Reject(f"{type(exc).__name__}: {exc}", requeue=not final) from None
+            return self._failed(current, Reason.DEADLINE, late)
+        try:
+            args, kwargs = type(self).takes.bind(args, kwargs)
+        except InvalidArguments as exc:
+            # Those of the message itself; one from within the function is a failure of it.
+            return self._failed(current, Reason.ARGUMENTS, exc)
+        result = self.run(*args, **kwargs)
+        return _LOOPS.run(result) if inspect.iscoroutine(result) else result
+
+    def _failed(self, current: CurrentJob, reason: Reason, exc: BaseException) -> None:
+        """End an attempt; RabbitMQ and the worker's own process do the rest.
+
+        Raises:
+            Reject: with the failure.
+            Exception: the same, for a call: the caller is there to decide. It gets the error now,
+                and no second attempt.
+        """
+        if current.call:
+            if isinstance(exc, Exception):
+                raise exc
+            raise RuntimeError(f"the task ended its process: {exc!r}") from exc
+        again = reason is Reason.FAILED and not (
+            isinstance(exc, self.give_up_on)
+            or (isinstance(exc, Exception) and not isinstance(exc, self.retry_on))
+        )
+        if reason is Reason.FAILED and not again:
+            reason = Reason.GIVEN_UP
+        failure = Failure.of(reason, exc, with_traceback=reason in (Reason.FAILED, Reason.GIVEN_UP))
+        logger.warning(
+            "job %s (%s) failed in attempt %d, %s: %s: %s",
+            current.name,
+            current.id,
+            current.attempt,
+            "returned to RabbitMQ" if again else "given up",
+            type(exc).__name__,
+            failure.message,
+            exc_info=exc if failure.traceback else None,
+        )
+        # Celery logs what it rejects too, with every chained traceback: one is enough.
+        raise Reject(failure, requeue=again) from None
 
     def retry(self, *args: Any, **kwargs: Any) -> Any:
         """Send the task again, as Celery does; RabbitMQ holds it until the countdown is over.
@@ -139,18 +163,25 @@ class JobTask(celery.Task):  # type: ignore[misc]
             raise
 
 
-def _job_of(task: Any) -> CurrentJob:
-    request = task.request
-    info = request.delivery_info or {}
-    deadline_ms = request.get(DEADLINE)
-    return CurrentJob(
-        name=task.name,
-        id=request.id,
-        attempt=int(request.get(DELIVERY_COUNT) or 0) + 1,
-        redelivered=bool(info.get("redelivered")),
-        deadline_s=deadline_ms / 1000 if isinstance(deadline_ms, (int, float)) else None,
-        call=bool(request.get(CALL)),
-    )
+class _Loops(threading.local):
+    """An event loop for each thread that runs `async def` tasks."""
+
+    _runner: asyncio.Runner | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end, in a copy of the context that it is called in."""
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(coroutine, context=contextvars.copy_context())
+
+
+_LOOPS = _Loops()
+
+
+def _is_own(exc: SystemExit) -> bool:
+    """Say whether a task called `sys.exit`; a signal that ends the process comes as one, too."""
+    # billiard's handlers exit with 256 less the signal, negative.
+    return not isinstance(exc.code, int) or exc.code >= 0
 
 
 def published_ms_of(request: Any) -> int | None:

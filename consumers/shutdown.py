@@ -69,7 +69,7 @@ class Shutdown:
 
     def _check(self) -> None:
         assert self._deadline is not None
-        if not state.reserved_requests:
+        if not state.reserved_requests and not self._worker.app.undertaker.busy:
             state.should_stop = 0
         elif time.monotonic() >= self._deadline:
             logger.warning(

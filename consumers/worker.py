@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from typing import Any
 
 from celery import Celery
@@ -14,6 +15,7 @@ from broker.errors import MissingOnBroker, WorkerError, did_you_mean
 from broker.topology import Topology
 from broker.topology.model import WorkerSpec
 from consumers.factory import make_app
+from consumers.limits import Limits
 from consumers.shutdown import Shutdown
 
 
@@ -27,7 +29,8 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
         loglevel: ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
 
     Raises:
-        WorkerError: there is no such worker, or its tasks cannot be imported.
+        WorkerError: there is no such worker, its tasks cannot be imported, or its pool cannot run
+            them as they ask for.
         MissingOnBroker: a queue does not exist.
         Unreachable, AccessRefused, VirtualHostMissing: no connection.
     """
@@ -37,6 +40,9 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     app = make_app(topology, address)
     app.conf.worker_enable_remote_control = spec.remote_control
     load_tasks(app, topology)
+    default_s = None if spec.time_limit is None else spec.time_limit.total_seconds()
+    app.limits = Limits(topology, app.undertaker.rules, default_s=default_s)
+    check_pool(app, topology, name)
     check_queues(address, spec.queues)
     worker = app.Worker(
         hostname=host_format(default_nodename(f"{name}@%h")),
@@ -90,6 +96,32 @@ def load_tasks(app: Celery, topology: Topology) -> None:
                 f"job {name!r}: {spec.task!r} is not its task; decorate it with @job({name!r})"
             )
     app.finalize()
+
+
+def check_pool(app: Celery, topology: Topology, name: str) -> None:
+    """Check that a worker's pool can do what its jobs ask for.
+
+    Raises:
+        WorkerError: names the job, what it asks for, and what to change.
+    """
+    spec = topology.workers[name]
+    if spec.pool != "prefork":
+        for job in topology.jobs:
+            limit_s = app.limits.stated_s(job, spec.queues)
+            if limit_s is not None:
+                raise WorkerError(
+                    f"job {job!r} has a time limit of {limit_s:g} s, and the pool {spec.pool} of"
+                    f" worker {name!r} cannot end a job: use the pool prefork, or run the job on"
+                    " another worker"
+                )
+    if spec.pool == "gevent":
+        for job in topology.jobs:
+            task = app.tasks.get(job)
+            if task is not None and inspect.iscoroutinefunction(task.run):
+                raise WorkerError(
+                    f"job {job!r} is an `async def`, of which the pool gevent of worker {name!r}"
+                    " cannot run two at a time: use the pool prefork, threads or solo"
+                )
 
 
 def check_queues(address: Address, queues: list[str]) -> None:

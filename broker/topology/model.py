@@ -137,6 +137,8 @@ class WorkerSpec(Strict):
     """How long running tasks may go on after a request to stop."""
     prefetch: Annotated[int, Field(ge=1)] | None = None
     """How many messages it holds; as many as it runs tasks, when not given."""
+    time_limit: PositiveDuration | None = None
+    """How long a job may run that says no `time_limit` itself; only prefork can end one."""
     remote_control: bool = False
     """Whether `celery inspect` and Flower reach it; needs rights on a few more names."""
 

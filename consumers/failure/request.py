@@ -1,0 +1,166 @@
+"""Celery's request, seen from the worker's own process: which ending each failure has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery import signals
+from celery.exceptions import (
+    Ignore,
+    InvalidTaskError,
+    Reject,
+    Retry,
+    Terminated,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from celery.utils.log import get_logger
+from celery.worker import state
+from celery.worker.request import Request
+from celery.worker.state import task_ready
+
+from broker.case_file import Reason
+from broker.message import CALL
+from consumers.failure.failure import Failure
+from consumers.failure.undertaker import Undertaker, last_reason
+
+logger = get_logger("rabbitry.job")
+
+_LOST = (WorkerLostError, SystemExit, KeyboardInterrupt)
+
+
+class JobRequest(Request):  # type: ignore[misc]
+    """A message that became a job.
+
+    What fails goes back to RabbitMQ while its queue delivers it again, and becomes a dead letter
+    after that; a call is answered with the error. Either happens once, however many of Celery's
+    handlers tell of it.
+    """
+
+    time_limits: tuple[float | None, float | None]
+    acknowledged: bool
+    _over = False
+
+    def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        try:
+            super().__init__(message, *args, **options)
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as exc:
+            # Celery's consumer has an answer to this one only; by others its process ends.
+            raise InvalidTaskError(f"{type(exc).__name__}: {exc}") from exc
+        # No message may ask for more time than its job has.
+        soft, hard = (*self.time_limits, None, None)[:2]
+        if hard and self.task.time_limit:
+            self.time_limits = (soft, min(hard, self.task.time_limit))
+
+    @property
+    def _undertaker(self) -> Undertaker:
+        undertaker: Undertaker = self._app.undertaker
+        return undertaker
+
+    @property
+    def _is_call(self) -> bool:
+        return bool(self._request_dict.get(CALL))
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """End what ran for too long; billiard tells `on_failure` of it, too."""
+        if soft:
+            super().on_timeout(soft, timeout)
+        elif not self._over:
+            try:
+                raise TimeLimitExceeded(timeout)
+            except TimeLimitExceeded:
+                self.on_failure(ExceptionInfo())
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
+        """Return it to RabbitMQ, bury it, or answer it."""
+        if self._over:
+            return None
+        exc = exc_info.exception
+        if isinstance(exc, ExceptionWithTraceback):
+            exc = exc.exc
+        if isinstance(exc, (Terminated, Ignore, Retry)) or self._already_cancelled:
+            return super().on_failure(exc_info, send_failed_event, return_ok)
+        self._over = True
+        task_ready(self)
+        lost = isinstance(exc, _LOST)
+        if lost and self._already_revoked:
+            return None
+        if lost and state.should_terminate is not None:
+            # The worker itself has ended the process: that is no failure of the job's.
+            return self._undertaker.give_back(self._message)
+        failure, again = _failure_of(exc, exc_info)
+        if again and (lost or not self._is_call) and self._undertaker.has_attempts(self._message):
+            if lost:
+                logger.error("job %s (%s) goes back to RabbitMQ: %s", self.name, self.id, failure)
+            return self.reject(requeue=True)
+        if self._is_call:
+            # In the process that ran it the reply was sent already.
+            if not return_ok:
+                self._tell(exc, exc_info)
+            return self.acknowledge()
+        rule = self._undertaker.rule_of(self._message)
+        reason = last_reason(failure.reason, rule.limit if rule else None)
+        self._bury(Failure(reason, failure.error, failure.message, failure.traceback))
+        return self._tell(exc, exc_info)
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        if expired and not self._is_call:
+            # Celery's own `expires`: where it would acknowledge, this buries.
+            self._over = True
+        super()._announce_revoked(reason, terminated, signum, expired)
+
+    def acknowledge(self) -> None:
+        """Acknowledge the message; one that expired becomes a dead letter first."""
+        if self._over and self.expires and not self._is_call and self._already_expired():
+            text = f"job {self.name!r} ({self.id}) was not begun: it expired at {self.expires}"
+            self._bury(Failure(Reason.DEADLINE, "", text))
+            return
+        super().acknowledge()
+
+    def _already_expired(self) -> bool:
+        return not self.acknowledged and self.time_start is None
+
+    def _bury(self, failure: Failure) -> None:
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._undertaker.bury(self._message, failure)
+
+    def _tell(self, exc: BaseException, exc_info: Any) -> None:
+        """Tell whoever waits by Celery's means; what comes of it does not concern the message."""
+        try:
+            self.task.backend.mark_as_failure(
+                self.id, exc, request=self._context, store_result=self.store_errors
+            )
+            signals.task_failure.send(
+                sender=self.task,
+                task_id=self.id,
+                exception=exc,
+                args=self.args,
+                kwargs=self.kwargs,
+                traceback=exc_info.traceback,
+                einfo=exc_info,
+            )
+            self.send_event("task-failed", exception=repr(exc), traceback=exc_info.traceback)
+        # A reply over a connection that is down, an errback or receiver of the user's.
+        except Exception:
+            logger.exception("nobody could be told that job %s (%s) failed", self.name, self.id)
+
+
+def _failure_of(exc: BaseException, exc_info: Any) -> tuple[Failure, bool]:
+    """Return what went wrong, and whether another attempt may mend it."""
+    if isinstance(exc, Reject):
+        if isinstance(exc.reason, Failure):
+            return exc.reason, bool(exc.requeue)
+        reason = Reason.FAILED if exc.requeue else Reason.GIVEN_UP
+        return Failure(reason, "", str(exc.reason or "rejected by its task")), bool(exc.requeue)
+    if isinstance(exc, TimeLimitExceeded):
+        text = f"it ran for longer than its time limit of {exc.args[0]:g} s"
+        return Failure(Reason.TIME_LIMIT, "celery.exceptions.TimeLimitExceeded", text), False
+    if isinstance(exc, _LOST):
+        return Failure.of(Reason.KILLED, exc, with_traceback=False), True
+    failure = Failure.of(Reason.FAILED, exc, with_traceback=False)
+    where = str(exc_info.traceback or "")
+    return Failure(failure.reason, failure.error, failure.message, where), True

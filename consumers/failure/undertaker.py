@@ -1,0 +1,216 @@
+"""Buries messages: publishes them with a case file to the dead-letter exchange, then acks them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from celery.utils.log import get_logger
+
+from broker.body import Body
+from broker.case_file import CaseFile, Reason, without_case
+from broker.confirmed import ConfirmedChannel
+from broker.connection import Address
+from broker.delays import due_name, without_traces
+from broker.errors import InvalidInput
+from broker.message import DELIVERY_COUNT, PUBLISHED, Message
+from broker.receipt import Receipt, Routed
+from broker.topology import Topology
+from consumers.delays import FROM, message_of, queue_of, raw
+from consumers.failure.failure import Failure
+from consumers.failure.rules import Rule, Rules
+
+logger = get_logger("rabbitry.dead_letters")
+
+# What could not be buried is held for so long before it goes back: it would come again at once.
+HOLD_S = 5.0
+# All headers share one frame; RabbitMQ closes the connection for a larger one.
+_FRAME_BYTES = 100_000
+_LEAST_CASE_BYTES = 1024
+_CASE_BYTES = 32_768
+_NACK = (60, 120)
+
+
+class Undertaker:
+    """Takes the messages that are over.
+
+    Nothing here waits: a message is acknowledged when RabbitMQ has confirmed its dead letter, and
+    goes back to its queue, uncounted, where no confirm comes.
+
+    Args:
+        topology: says where each queue's dead letters go.
+        address: where RabbitMQ is.
+    """
+
+    def __init__(self, topology: Topology, address: Address) -> None:
+        self.rules = Rules(topology)
+        self._due = due_name(topology.name)
+        self._address = address
+        self._consumer: Any = None
+        self._open: set[int] = set()
+
+    @cached_property
+    def _channel(self) -> ConfirmedChannel:
+        return ConfirmedChannel(self._address, name="rabbitry-dead-letters")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a dead letter is not confirmed yet."""
+        return bool(self._open)
+
+    def serve(self, consumer: Any) -> None:
+        """Serve a consumer of Celery's, whose messages these are."""
+        self._consumer = consumer
+
+    def rule_of(self, message: Any) -> Rule | None:
+        """Return what holds for the queue that a message came from; None where nobody knows."""
+        queue = self._queue_of(message)
+        return None if queue is None else self.rules.of(queue)
+
+    def has_attempts(self, message: Any) -> bool:
+        """Return whether RabbitMQ delivers a message again when it is returned."""
+        rule = self.rule_of(message)
+        if rule is None or rule.limit is None:
+            return True
+        return attempt_of(message.headers) <= rule.limit
+
+    def give_back(self, message: Any) -> None:
+        """Return a message to its queue without counting it as a failure."""
+        self._soon(_nack, message, self._consumer.connection_errors)
+
+    def bury(self, message: Any, failure: Failure) -> None:
+        """Publish a message with its case file to its queue's dead-letter exchange, then ack it.
+
+        From a queue without one it is rejected, as RabbitMQ itself would drop it, and the log has
+        the case.
+
+        Args:
+            message: kombu's; may be given from any thread.
+            failure: the end of it.
+        """
+        rule, queue = self.rule_of(message), self._queue_of(message) or ""
+        case = self._case(message, failure, queue)
+        id = _id_of(message)
+        if rule is None or rule.exchange is None:
+            logger.error(
+                "message %s of queue %s is over and lost (%s, attempt %d): the queue has no"
+                " dead_letter; %s",
+                *(id, queue, case.reason, case.attempt, failure),
+            )
+            self._soon(message.reject_log_error, logger, self._consumer.connection_errors)
+            return
+        logger.error(
+            "message %s of queue %s becomes a dead letter (%s, attempt %d): %s",
+            *(id, queue, case.reason, case.attempt, failure),
+        )
+        key = message.delivery_info["routing_key"] if rule.routing_key is None else rule.routing_key
+        self._open.add(id_ := _key(message))
+        try:
+            letter = _letter(message, case)
+            receipt = self._channel.publish(letter, exchange=rule.exchange, routing_key=key)
+        except InvalidInput as exc:
+            # RabbitMQ has the message as it is, and dead-letters it without a case file.
+            self._open.discard(id_)
+            logger.error("message %s is dead-lettered without its case file: %s", id, exc)
+            self._soon(message.reject_log_error, logger, self._consumer.connection_errors)
+            return
+        # The confirm comes in another thread; only the consumer's own may use its channel.
+        receipt.add_done_callback(lambda done: self._soon(self._settle, done, message))
+
+    def _soon(self, call: Any, *args: Any) -> None:
+        self._consumer.call_soon(call, *args)
+
+    def _settle(self, receipt: Receipt, message: Any) -> None:
+        if isinstance(receipt.outcome, Routed):
+            self._open.discard(_key(message))
+            message.ack_log_error(logger, self._consumer.connection_errors)
+            return
+        logger.error(
+            "the dead letter of message %s is not on RabbitMQ; it goes back to its queue in"
+            " %g s: %s",
+            *(receipt.message_id, HOLD_S, receipt.outcome),
+        )
+        self._consumer.timer.call_after(HOLD_S, self._return, (message,))
+
+    def _return(self, message: Any) -> None:
+        self._open.discard(_key(message))
+        _nack(message, self._consumer.connection_errors)
+
+    def _queue_of(self, message: Any) -> str | None:
+        return queue_of(self._consumer, message.delivery_info.get("consumer_tag"))
+
+    def _case(self, message: Any, failure: Failure, queue: str) -> CaseFile:
+        now_ms = round(time.time() * 1000)
+        attempt = attempt_of(message.headers)
+        published = message.headers.get(PUBLISHED)
+        exchange = message.delivery_info.get("exchange")
+        key = message.delivery_info.get("routing_key")
+        if exchange == self._due:
+            # From the delay ladder, which lets nothing through twice.
+            exchange, key = "", queue
+        return CaseFile(
+            failure.reason,
+            error=failure.error,
+            message=failure.message,
+            traceback=failure.traceback,
+            attempt=attempt,
+            # Nobody has written down when an earlier attempt failed; it was published before.
+            first_ms=now_ms if attempt == 1 or not isinstance(published, int) else published,
+            last_ms=now_ms,
+            worker=str(self._consumer.hostname),
+            version=_version(),
+            exchange=exchange,
+            routing_key=key,
+            queue=queue,
+        )
+
+
+def attempt_of(headers: Mapping[str, Any]) -> int:
+    """Return which attempt a delivery is, 1 for the first; RabbitMQ counts failed ones."""
+    count = headers.get(DELIVERY_COUNT)
+    return (count if isinstance(count, int) else 0) + 1
+
+
+def last_reason(reason: Reason, limit: int | None) -> Reason:
+    """Return the reason of a failure that no attempt follows, of a queue with such a limit."""
+    return Reason.LIMIT if reason is Reason.FAILED and limit else reason
+
+
+def _letter(message: Any, case: CaseFile) -> Message:
+    headers = without_case(without_traces(message.headers))
+    headers = {k: v for k, v in headers.items() if k not in (FROM, "compression")}
+    room = _FRAME_BYTES - len(repr(headers).encode("utf-8", "replace"))
+    headers |= case.headers(most_bytes=min(_CASE_BYTES, max(_LEAST_CASE_BYTES, room)))
+    content = raw(message.body, message.content_encoding)
+    body = Body(content, message.content_type, message.content_encoding)
+    return message_of(body, headers, message.properties)
+
+
+def _nack(message: Any, errors: tuple[type[Exception], ...]) -> None:
+    if message.acknowledged:
+        return
+    try:
+        # py-amqp has basic.reject only, which quorum queues count as a failed attempt.
+        message.channel.send_method(_NACK, "Lbb", (message.delivery_tag, False, True))
+        message._state = "REQUEUED"
+    except errors as exc:
+        # With its connection the message is back in its queue already.
+        logger.warning("message %s could not be returned: %s", _id_of(message), exc)
+
+
+def _id_of(message: Any) -> str:
+    return str(message.properties.get("message_id") or message.headers.get("id") or "without id")
+
+
+def _key(message: Any) -> int:
+    return id(message)
+
+
+def _version() -> str:
+    try:
+        return version("rabbitry")
+    except PackageNotFoundError:  # pragma: no cover - run from a folder without its metadata
+        return ""

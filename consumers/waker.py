@@ -1,0 +1,40 @@
+"""Wakes Celery's event loop from another thread: by itself it looks once in a second or more."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+
+class Waker:
+    """Calls of other threads, for the thread of an event loop."""
+
+    def __init__(self) -> None:
+        self._calls: deque[Callable[[], Any]] = deque()
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+
+    def register(self, hub: Any) -> None:
+        """Watch for calls on an event loop, which forgets that when a connection is lost."""
+        hub.add_reader(self._read, self._run)
+        self._wake()
+
+    def soon(self, call: Callable[[], Any]) -> None:
+        """Call in the loop's next turn; safe from any thread."""
+        self._calls.append(call)
+        self._wake()
+
+    def _wake(self) -> None:
+        # Where it is full the loop has been woken.
+        with contextlib.suppress(BlockingIOError):
+            self._write.send(b"\0")
+
+    def _run(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._read.recv(4096)
+        for _ in range(len(self._calls)):
+            self._calls.popleft()()
