@@ -64,6 +64,8 @@ class Contract:
         deadline_s: seconds after publishing when it stops being worth doing, or None.
         time_limit_s: seconds that it may run, or None.
         store: whether its result outlives the reply.
+        expires: whether RabbitMQ itself may take a job past its deadline for dead: where nothing
+            on its way delays it, which would let it go early, and dead letters are kept.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Contract:
     deadline_s: float | None = None
     time_limit_s: float | None = None
     store: bool = False
+    expires: bool = False
 
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Check arguments as far as the contract knows them.

@@ -52,6 +52,8 @@ _header_end = Struct(">QcBHI").pack
 _BASIC = 60
 # content type and encoding, headers, delivery mode, priority, both ids, timestamp.
 _FLAGS = 0xFCC0.to_bytes(2, "big")
+# The same and expiration.
+_FLAGS_TTL = 0xFDC0.to_bytes(2, "big")
 _BYTES = [bytes((number,)) for number in range(256)]
 _TAIL = plain_json(EMBED)
 
@@ -107,9 +109,9 @@ class Envelope:
             and id is None
             and correlation_id is None
         ):
-            priority, deadline_ms = self._options
+            priority, deadline_ms, ttl_ms = self._options
         else:
-            priority, deadline_ms = options_of(self.contract, job)
+            priority, deadline_ms, ttl_ms = options_of(self.contract, job)
         id_bytes = (id or self._ids.take()).encode()
         correlation_bytes = correlation_id.encode() if correlation_id else id_bytes
         kind, body, extra = self._body(job)
@@ -135,9 +137,15 @@ class Envelope:
                 extra,
             )
         )
+        if ttl_ms is None:
+            flags, expiration = _FLAGS, b""
+        else:
+            text = str(ttl_ms).encode()
+            flags, expiration = _FLAGS_TTL, _BYTES[len(text)] + text
         # Beside the table: class, weight, size and flags (14), the table's length, mode, priority,
         # the lengths of two ids, and the time.
-        size = 14 + len(kind) + 4 + len(table) + 4 + len(correlation_bytes) + len(id_bytes) + 8
+        ids_size = len(correlation_bytes) + len(id_bytes)
+        size = 14 + len(kind) + 4 + len(table) + 4 + ids_size + len(expiration) + 8
         if size > FRAME_MAX - OVERHEAD_BYTES:
             raise InvalidMessage(
                 f"the headers of job {self.contract.name!r} have {len(table)} bytes; they must fit"
@@ -147,7 +155,7 @@ class Envelope:
         parts = (
             self._method,
             _header_start(HEADER, CHANNEL, size, _BASIC, 0, len(body)),
-            _FLAGS,
+            flags,
             kind,
             _length(len(table)),
             table,
@@ -155,6 +163,7 @@ class Envelope:
             _BYTES[priority],
             _BYTES[len(correlation_bytes)],
             correlation_bytes,
+            expiration,
             _BYTES[len(id_bytes)],
             id_bytes,
             _header_end(published_ms // 1000, END, BODY, CHANNEL, len(body))

@@ -41,6 +41,8 @@ CELERY_HEADERS = frozenset(
     )
 )
 PERSISTENT = 2
+# RabbitMQ closes the channel for a longer one.
+MOST_TTL_MS = 2**32 - 1
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _REPR_CHARACTERS = 200
 _REPR_ITEMS = 10
@@ -132,6 +134,8 @@ def job_message(
     if reply_to is not None:
         headers[CALL] = True
         properties["reply_to"] = reply_to
+    elif options.ttl_ms is not None:
+        properties["expiration"] = str(options.ttl_ms)
     if job.headers:
         headers.update(checked_headers(contract.name, job.headers))
     if job.compression is not None:
@@ -146,10 +150,12 @@ class Options(NamedTuple):
     Attributes:
         priority: 0-31.
         deadline_ms: from publishing on, or None.
+        ttl_ms: after which RabbitMQ takes it for dead, or None.
     """
 
     priority: int
     deadline_ms: int | None
+    ttl_ms: int | None
 
 
 def options_of(contract: Contract, job: Job) -> Options:
@@ -174,14 +180,16 @@ def options_of(contract: Contract, job: Job) -> Options:
         )
     deadline_s = contract.deadline_s if job.deadline_s is None else job.deadline_s
     if deadline_s is None:
-        return Options(priority, None)
+        return Options(priority, None, None)
     if not 0 < deadline_s < _FOREVER_S:
         raise InvalidArguments(
             f"the deadline of job {contract.name!r} must be more than 0 seconds,"
             f" not {deadline_s!r}",
             job=contract.name,
         )
-    return Options(priority, round(deadline_s * 1000))
+    deadline_ms = round(deadline_s * 1000)
+    expires = contract.expires and deadline_ms <= MOST_TTL_MS
+    return Options(priority, deadline_ms, deadline_ms if expires else None)
 
 
 def body_of(contract: Contract, job: Job, *, serializer: Serializer) -> Body:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,9 +25,11 @@ from broker.observer import Observer
 from broker.receipt import Receipt
 from broker.topology import Topology
 from producers.delays import delayed_message, wait_of
+from producers.expiry import may_expire
 from producers.outbox.relay import Outbox
 from producers.outbox.stored import Stored
 from producers.refusals import Refusals
+from producers.routes import Routes
 from producers.traces import start_span
 
 
@@ -70,13 +73,14 @@ class Publisher:
         self._envelopes: dict[str, Envelope] = {}
         self._ids = Ids()
         self._delays = Delays(topology)
+        self._routes = Routes(topology)
         address = address_of(topology, url)
         make_channel = partial(
             ConfirmedChannel,
             address,
             window=window,
             max_message_bytes=max_message_bytes,
-            why_rejected=Refusals(topology).why,
+            why_rejected=Refusals(self._routes).why,
             observer=metrics,
         )
         self._outbox: Outbox | None = None
@@ -270,7 +274,9 @@ class Publisher:
         """Return the contract of a job. Raises UnknownJob."""
         contract = self._contracts.get(name)
         if contract is None:
-            contract = self._contracts[name] = contract_of(self.topology, name)
+            contract = contract_of(self.topology, name)
+            expires = may_expire(self._routes, contract.exchange, contract.routing_key)
+            contract = self._contracts[name] = replace(contract, expires=expires)
         return contract
 
     @property

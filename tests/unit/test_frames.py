@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -181,14 +182,15 @@ jobs = st.builds(
 )
 
 
-@given(job=jobs, serializer=st.sampled_from(["json", "msgpack"]))
+@given(job=jobs, serializer=st.sampled_from(["json", "msgpack"]), expires=st.booleans())
 def test_a_job_in_its_envelope_equals_its_message_header_by_header(
-    job: Job, serializer: Any
+    job: Job, serializer: Any, expires: bool
 ) -> None:
     options: dict[str, Any] = {"published_ms": NOW_MS}
-    envelope = Envelope(CONTRACT, ids=Ids(), serializer=serializer)
+    contract = replace(CONTRACT, expires=expires)
+    envelope = Envelope(contract, ids=Ids(), serializer=serializer)
     try:
-        message = job_message(CONTRACT, job, serializer=serializer, **options)
+        message = job_message(contract, job, serializer=serializer, **options)
     except InvalidMessage:
         with pytest.raises(InvalidMessage):
             envelope.frames(job, **options)
@@ -206,6 +208,7 @@ def test_a_job_in_its_envelope_equals_its_message_header_by_header(
             if job.correlation_id is None:
                 assert made.pop("correlation_id")
     assert ours == theirs
+    assert ("expiration" in ours) == expires
     assert body == their_body
     assert by_pika(written(content))[2] == body
 
