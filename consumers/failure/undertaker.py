@@ -16,7 +16,7 @@ from broker.confirmed import ConfirmedChannel
 from broker.connection import Address
 from broker.delays import due_name, without_traces
 from broker.errors import InvalidInput
-from broker.message import DELIVERY_COUNT, PUBLISHED, Message
+from broker.message import COMPRESSION, DELIVERY_COUNT, PUBLISHED, Message
 from broker.receipt import Receipt, Routed
 from broker.topology import Topology
 from consumers.delays import FROM, message_of, queue_of, raw
@@ -47,6 +47,7 @@ class Undertaker:
 
     def __init__(self, topology: Topology, address: Address) -> None:
         self.rules = Rules(topology)
+        self._queues = topology.queues.keys()
         self._due = due_name(topology.name)
         self._address = address
         self._consumer: Any = None
@@ -91,9 +92,16 @@ class Undertaker:
             message: kombu's; may be given from any thread.
             failure: the end of it.
         """
+        id = _id_of(message)
+        if not _is_held(message):
+            logger.warning(
+                "message %s is back in its queue since the connection that it came over was lost,"
+                " and is tried again although it failed: %s",
+                *(id, failure),
+            )
+            return
         rule, queue = self.rule_of(message), self._queue_of(message) or ""
         case = self._case(message, failure, queue)
-        id = _id_of(message)
         if rule is None or rule.exchange is None:
             logger.error(
                 "message %s of queue %s is over and lost (%s, attempt %d): the queue has no"
@@ -140,6 +148,9 @@ class Undertaker:
         _nack(message, self._consumer.connection_errors)
 
     def _queue_of(self, message: Any) -> str | None:
+        known = message.headers.get(FROM)
+        if isinstance(known, str) and known in self._queues:
+            return known
         return queue_of(self._consumer, message.delivery_info.get("consumer_tag"))
 
     def _case(self, message: Any, failure: Failure, queue: str) -> CaseFile:
@@ -181,12 +192,21 @@ def last_reason(reason: Reason, limit: int | None) -> Reason:
 
 def _letter(message: Any, case: CaseFile) -> Message:
     headers = without_case(without_traces(message.headers))
-    headers = {k: v for k, v in headers.items() if k not in (FROM, "compression")}
+    headers.pop(FROM, None)
+    if not message.errors:
+        # kombu has decompressed the body.
+        headers.pop(COMPRESSION, None)
     room = _FRAME_BYTES - len(repr(headers).encode("utf-8", "replace"))
     headers |= case.headers(most_bytes=min(_CASE_BYTES, max(_LEAST_CASE_BYTES, room)))
     content = raw(message.body, message.content_encoding)
     body = Body(content, message.content_type, message.content_encoding)
     return message_of(body, headers, message.properties)
+
+
+def _is_held(message: Any) -> bool:
+    """Say whether the connection is there that a message came over; without it RabbitMQ has it."""
+    connection = getattr(message.channel, "connection", None)
+    return connection is not None and bool(connection.connected)
 
 
 def _nack(message: Any, errors: tuple[type[Exception], ...]) -> None:

@@ -189,6 +189,7 @@ def test_what_is_no_job_becomes_one_dead_letter_with_its_body_as_it_was(provisio
         assert (case.queue, case.attempt) == ("jobs.normal", 1)
         assert case.worker.startswith("normal@")
         assert case.message
+    assert found["not-gzip"].headers["compression"] == "application/x-gzip"
     assert ready_in(provisioned.address, "jobs.normal") == 0
     assert daemon.process.poll() is None
     assert daemon.stop() == 0

@@ -19,8 +19,16 @@ from tests.provision import QUICK, consumers_of, provision, ready_in, topology_o
 from tests.waiting import until
 
 TASKS = """
-import asyncio
+import asyncio, os, time
 from consumers.job import current_job, job
+
+@job("test.gated", give_up_on=[LookupError])
+def gated():
+    with open("began", "a") as file:
+        file.write("x")
+    while not os.path.exists("gate"):
+        time.sleep(0.01)
+    raise KeyError("hopeless")
 
 @job("test.hopeless", give_up_on=[LookupError])
 async def hopeless():
@@ -33,6 +41,7 @@ def ends():
 """
 MORE = """
   test.hopeless: {task: "failing:hopeless", exchange: jobs, routing_key: normal.test.hopeless}
+  test.gated: {task: "failing:gated", exchange: jobs, routing_key: normal.test.gated}
   test.ends: {task: "failing:ends", exchange: jobs, routing_key: normal.test.ends}
 workers:
   normal: {queues: [jobs.normal], pool: %s, concurrency: 2}
@@ -142,3 +151,28 @@ def test_no_failure_is_lost_to_kill_9_of_the_worker(provisioned, start) -> None:
     assert sum(letters.values()) - count <= 2
     assert ready_in(address, "jobs.normal") == 0
     assert consumers_of(address, "jobs.normal") == 0
+
+
+def test_what_fails_after_its_connection_was_lost_is_one_dead_letter(
+    provisioned, start, tmp_path
+) -> None:
+    daemon, began, address = run(start), tmp_path / "began", provisioned.address
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        publisher.publish("test.gated", id="gated").wait()
+    until(lambda: began.exists() and began.read_text() == "x", 20, "the job to begin")
+    with Management(address) as management:
+
+        def close() -> bool:
+            found = management.get("consumers", address.vhost_name)
+            for each in found:
+                management.delete("connections", each["channel_details"]["connection_name"])
+            return bool(found)
+
+        until(close, 20, "the consumer's connection to be listed")
+    until(lambda: began.read_text() == "xx", 20, "the job to be delivered again")
+    (tmp_path / "gate").touch()
+    until(lambda: ready_in(address, "jobs.dead") == 1, 20, "the dead letter")
+    assert daemon.stop() == 0
+    assert "is back in its queue since the connection" in daemon.log
+    assert reasons(provisioned) == {"gated": ("given-up", 2)}
+    assert ready_in(address, "jobs.normal") == 0
