@@ -51,6 +51,11 @@ def hopeless():
     note("hopeless")
     raise KeyError("never there")
 
+@job("test.choosy", retry_on=[OSError], give_up_on=[FileNotFoundError])
+def choosy(error):
+    note(error)
+    raise {"value": ValueError, "refused": ConnectionRefusedError, "file": FileNotFoundError}[error]
+
 @job("test.nested")
 def nested():
     note("nested")
@@ -78,7 +83,7 @@ def odd():
     note("odd")
     return object()
 """
-NAMES = ("kill", "exit", "hopeless", "nested", "slow", "now", "later", "odd")
+NAMES = ("choosy", "kill", "exit", "hopeless", "nested", "slow", "now", "later", "odd")
 JOBS = "".join(
     f'  test.{name}: {{task: "failing:{"leave" if name == "exit" else name}", exchange: jobs,'
     f" routing_key: normal.test.{name}{', time_limit: 1s' if name == 'slow' else ''}}}\n"
@@ -202,6 +207,8 @@ def test_what_fails_is_tried_as_often_as_it_may_be_and_then_a_dead_letter(
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         for name in ("kill", "exit", "hopeless", "nested", "slow"):
             publisher.publish(f"test.{name}", id=name).wait()
+        for error in ("value", "refused", "file"):
+            publisher.publish("test.choosy", error, id=error).wait()
         publisher.publish("demo.fail", message="no luck", id="fail").wait()
         publisher.publish(Job("demo.echo", ("late",), id="late", deadline_s=0.001)).wait()
         publisher.publish("demo.add", "x", 1, id="misfit").wait()
@@ -209,7 +216,7 @@ def test_what_fails_is_tried_as_often_as_it_may_be_and_then_a_dead_letter(
         # Neighbours of the killed process: none is lost, none runs twice.
         calls = [caller.submit("demo.add", each, 1, timeout_s=60) for each in range(50)]
         assert [call.result() for call in calls] == list(range(1, 51))
-    found = letters(provisioned, 8)
+    found = letters(provisioned, 11)
     assert {
         id: (str(case_of(each).reason), case_of(each).attempt) for id, each in found.items()
     } == {
@@ -217,6 +224,9 @@ def test_what_fails_is_tried_as_often_as_it_may_be_and_then_a_dead_letter(
         "exit": ("limit", 3),
         "hopeless": ("given-up", 1),
         "nested": ("limit", 3),
+        "value": ("given-up", 1),
+        "refused": ("limit", 3),
+        "file": ("given-up", 1),
         "slow": ("time-limit", 1),
         "fail": ("limit", 3),
         "late": ("deadline", 1),
@@ -225,6 +235,7 @@ def test_what_fails_is_tried_as_often_as_it_may_be_and_then_a_dead_letter(
     runs = notes.read_text().split()
     assert {name: runs.count(name) for name in set(runs)} == {
         "kill": 3, "exit": 3, "hopeless": 1, "nested": 3, "slow": 1,
+        "value": 1, "refused": 3, "file": 1,
     }  # fmt: skip
     case = case_of(found["fail"])
     assert case.error == "consumers.jobs.demo.DemoFailure"
@@ -234,7 +245,7 @@ def test_what_fails_is_tried_as_often_as_it_may_be_and_then_a_dead_letter(
     assert (case.exchange, case.routing_key) == ("jobs", "normal.demo.fail")
     assert daemon.stop() == 0
     assert ready_in(provisioned.address, "jobs.normal") == 0
-    assert ready_in(provisioned.address, "jobs.dead") == 8
+    assert ready_in(provisioned.address, "jobs.dead") == 11
 
 
 def test_a_call_that_is_no_job_or_is_never_done_is_answered_and_no_dead_letter(
