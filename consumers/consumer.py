@@ -92,7 +92,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Call in the loop's next turn, which begins at once; safe from any thread."""
-        if not self.hub:
+        if not self.hub or self._waker.in_loop:
             return super().call_soon(p, *args, **kwargs)
         call = partial(p, *args, **kwargs)
         self._waker.soon(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +15,21 @@ class Waker:
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], Any]] = deque()
+        self._thread = 0
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
 
     def register(self, hub: Any) -> None:
         """Watch for calls on an event loop, which forgets that when a connection is lost."""
+        self._thread = threading.get_ident()
         hub.add_reader(self._read, self._run)
         self._wake()
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether this is the loop's own thread, which needs no waking."""
+        return threading.get_ident() == self._thread
 
     def soon(self, call: Callable[[], Any]) -> None:
         """Call in the loop's next turn; safe from any thread."""
