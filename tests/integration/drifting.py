@@ -105,15 +105,26 @@ def _delete(management: Management, there: Look, identity: Identity, expected: E
     objects = there.desired.objects
     change = Change("delete", identity, before=there.observed.objects[identity])
     write(change, there.desired.vhost, management)
-    gone = {identity}
-    # With a user go its rights and limits, with an exchange or queue its bindings.
-    if identity.kind == USER:
-        belonging = (PERMISSION, TOPIC_PERMISSION, USER_LIMIT)
-        gone |= {e for e in objects if e.kind in belonging and e.name[0] == identity.name[0]}
-    if identity.kind in (EXCHANGE, QUEUE):
-        gone |= {each for each in objects if each.kind == BINDING and _ends(each, identity)}
-    for each in gone:
-        expected.changes[DELETED, each] = set()
+    expected.changes[DELETED, identity] = set()
+    for each in objects:
+        if _goes_with(each, identity):
+            expected.changes[DELETED, each] = set()
+
+
+def _goes_with(other: Identity, deleted: Identity) -> bool:
+    """Say what RabbitMQ deletes beside an object.
+
+    With a user go its rights and limits, with an exchange or queue its bindings, and with an
+    exchange the rights to its topics.
+    """
+    name = deleted.name[0]
+    if deleted.kind == USER:
+        return other.kind in (PERMISSION, TOPIC_PERMISSION, USER_LIMIT) and other.name[0] == name
+    if deleted.kind == EXCHANGE and other.kind == TOPIC_PERMISSION:
+        return other.name[1] == name
+    if deleted.kind in (EXCHANGE, QUEUE):
+        return other.kind == BINDING and _ends(other, deleted)
+    return False
 
 
 def _ends(binding: Identity, end: Identity) -> bool:
@@ -158,7 +169,7 @@ def _remake(
     write(Change("create", identity, after=Object(identity, found)), vhost, management)
     expected.changes["replace", identity] = {attribute}
     for each in there.desired.objects:
-        if each.kind == BINDING and _ends(each, identity):
+        if _goes_with(each, identity):
             expected.changes[DELETED, each] = set()
 
 
