@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from broker.topology.model import Topology
 
 DEFAULT_TOPOLOGY = "topology.yaml"
+# Between two pictures of a progress bar.
+BAR_S = 0.1
 
 
 @dataclass(slots=True)
@@ -181,6 +183,65 @@ def stdout_console() -> Console:
 
 
 # -- ping -----------------------------------------------------------------------------
+
+
+class Duration(click.ParamType[float]):
+    """A duration as people write it: 250ms, 30s, 5m, 2h, 3d; a value in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read it."""
+        from broker.units import parse_duration
+
+        try:
+            return parse_duration(str(value)).total_seconds()
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
+class Bar:
+    """How far it is: a bar on stderr, on a terminal only.
+
+    Args:
+        text: what is under way.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._progress: Any = None
+        self._drawn_at = 0.0
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            self._progress = Progress(
+                TextColumn(text),
+                BarColumn(),
+                MofNCompleteColumn(),
+                console=Console(stderr=True),
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._task = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """Draw how many of how many are done; not more often than eyes can follow."""
+        now = time.monotonic()
+        if self._progress is not None and now - self._drawn_at >= BAR_S:
+            self._drawn_at = now
+            self._progress.update(self._task, completed=done, total=total)
 
 
 @click.command(epilog="\b\nExamples:\n  rabbitry ping\n  rabbitry ping --url amqp://me:pw@host/")

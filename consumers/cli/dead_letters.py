@@ -10,7 +10,7 @@ import click
 from broker.cli import Session, common_options, note, print_json
 from broker.errors import EXIT_DIFFERS, EXIT_DONE, InvalidInput
 from consumers.cli.letters import (
-    Bar,
+    Steps,
     filters,
     in_queues,
     interruptible,
@@ -166,7 +166,7 @@ def replay(
     try:
         if confirmed is not None:
             confirmed.loop.wait_connected(timeout_s=10)
-        with interruptible(lambda: _account(tally, dry_run)), Bar("replaying") as bar:
+        with interruptible(lambda: _account(tally, dry_run)), Steps("replaying") as bar:
             for queue in names:
                 if limit is not None and tally.replayed >= limit:
                     break
@@ -245,7 +245,7 @@ def drop(session: Session, queues: tuple[str, ...], meant: Filter, yes: bool) ->
     dropped = 0
     with (
         interruptible(lambda: f"{dropped:,} messages were deleted, the others are still there"),
-        Bar("deleting") as bar,
+        Steps("deleting") as bar,
     ):
         for queue in names:
             with Browser(address, queue) as browser:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli import Session, note, print_json, print_table
-from consumers.cli.options import Duration
+from broker.cli import Bar, Duration, Session, note, print_json, print_table
 
 if TYPE_CHECKING:
     from broker.connection import Address
     from consumers.dead_letters.letter import Filter, Group, Letter
 
 _WIDEST = 60
-_DRAW_S = 0.1
 
 
 def filters(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +111,7 @@ def look(
     from consumers.dead_letters.letter import Letter
     from consumers.queues.browse import Browser
 
-    with Bar("looking") as bar:
+    with Steps("looking") as bar:
         for queue in queues:
             with Browser(address, queue) as browser:
                 waiting = browser.ready()
@@ -133,36 +130,12 @@ def tell_missed(queue: str, looked: int, waiting: int) -> None:
     note(f"Looked at the first {looked:,} of {waiting:,} messages in queue {queue!r}; see --most.")
 
 
-class Bar:
-    """How far it is: a bar, on a terminal only."""
+class Steps(Bar):
+    """A bar that counts what is to come and what is done."""
 
     def __init__(self, text: str) -> None:
-        self._progress: Any = None
+        super().__init__(text)
         self._total = self._done = 0
-        self._drawn_at = 0.0
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            self._progress = Progress(
-                TextColumn(text),
-                BarColumn(),
-                MofNCompleteColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._task = self._progress.add_task("", total=None)
-
-    def __enter__(self) -> Bar:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
 
     def more(self, count: int) -> None:
         """Count more to come."""
@@ -171,10 +144,7 @@ class Bar:
     def step(self, *_: object) -> None:
         """Count one that is done."""
         self._done += 1
-        now = time.monotonic()
-        if self._progress is not None and now - self._drawn_at >= _DRAW_S:
-            self._drawn_at = now
-            self._progress.update(self._task, completed=self._done, total=self._total)
+        self.show(self._done, self._total)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from broker.cli import Session, common_options, note, print_json, print_table
+from broker.cli import Duration, Session, common_options, note, print_json, print_table
 from broker.errors import InvalidInput
-from consumers.cli.options import Duration
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from broker.cli import Session, common_options, note, print_json
+from broker.cli import Duration, Session, common_options, note, print_json
 from broker.errors import (
     EXIT_DONE,
     CallFailed,
@@ -16,7 +16,7 @@ from broker.errors import (
     RabbitryError,
     RemoteError,
 )
-from producers.cli.options import OUTCOMES, Duration, job_options
+from producers.cli.options import OUTCOMES, job_options
 
 
 @click.command(

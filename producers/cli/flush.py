@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli import Session, common_options, note, print_json, print_table
+from broker.cli import Bar, Duration, Session, common_options, note, print_json, print_table
 from broker.errors import InvalidInput
-from producers.cli.options import Duration
 
 if TYPE_CHECKING:
     from producers.outbox.flush import Flushed
-
-DRAW_S = 0.1
 
 
 @click.command(
@@ -100,48 +95,15 @@ def _send(session: Session, outbox: str, *, timeout_s: float, in_order: bool) ->
     try:
         # Says at once what is wrong, rather than when the time is over.
         relay.channel.loop.wait_connected(timeout_s=timeout_s)
-        with _Bar(Path(outbox)) as bar:
-            return empty(relay, timeout_s=timeout_s, tell=bar.tell)
+        with Bar(Path(outbox).name) as bar:
+
+            def tell(sent: int, waiting: int) -> None:
+                bar.show(max(0, sent), sent + waiting)
+
+            return empty(relay, timeout_s=timeout_s, tell=tell)
     finally:
         relay.close(timeout_s=0.0)
         relay.channel.close(timeout_s=0.0)
-
-
-class _Bar:
-    """How far it is: a bar, on a terminal only."""
-
-    def __init__(self, path: Path) -> None:
-        self._progress: Any = None
-        self._drawn_at = 0.0
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            self._progress = Progress(
-                TextColumn(path.name),
-                BarColumn(),
-                MofNCompleteColumn(),
-                console=Console(stderr=True),
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._task = self._progress.add_task("", total=None)
-
-    def __enter__(self) -> _Bar:
-        if self._progress is not None:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def tell(self, sent: int, waiting: int) -> None:
-        now = time.monotonic()
-        if self._progress is not None and now - self._drawn_at >= DRAW_S:
-            self._drawn_at = now
-            self._progress.update(self._task, completed=max(0, sent), total=sent + waiting)
 
 
 def _show(session: Session, outbox: str, found: Flushed) -> None:

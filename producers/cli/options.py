@@ -18,22 +18,6 @@ OUTCOMES = {
 }
 
 
-class Duration(click.ParamType[float]):
-    """A duration as people write it: 250ms, 30s, 5m, 2h; a value in seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        from broker.units import parse_duration
-
-        try:
-            return parse_duration(str(value)).total_seconds()
-        except ValueError as exc:
-            self.fail(str(exc), param, ctx)
-
-
 class Time(click.ParamType["datetime"]):
     """A time in ISO 8601 with its zone: 2030-01-31T09:00Z, 2030-01-31T10:00+01:00."""
 

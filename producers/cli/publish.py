@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from broker.cli import Session, common_options, print_json
+from broker.cli import Duration, Session, common_options, print_json
 from broker.errors import (
     EXIT_DONE,
     BrokerUnavailable,
@@ -15,7 +15,7 @@ from broker.errors import (
     KeptInOutbox,
     PublishFailed,
 )
-from producers.cli.options import OUTCOMES, Duration, Time, job_options
+from producers.cli.options import OUTCOMES, Time, job_options
 
 if TYPE_CHECKING:
     from datetime import datetime
