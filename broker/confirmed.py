@@ -234,11 +234,6 @@ class ConfirmedChannel:
         self._hurry()
         return self._under_way.wait_until(lambda: self._under_way.open == 0, timeout_s)
 
-    def unfinished_ids(self) -> set[str]:
-        """Return the ids of the messages whose outcome is not known yet."""
-        with self._lock:
-            return {receipt.message_id for receipt in self._flight.pending()}
-
     def close(self, *, timeout_s: float | None = None) -> None:
         """Wait for what is under way, then close the connection; what is left ends as unknown."""
         self.flush(timeout_s)

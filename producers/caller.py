@@ -318,10 +318,9 @@ class Caller:
 
     def _replies_lost(self, error: RabbitryError) -> None:
         # A direct reply goes to the channel that asked, and that one is gone. Requests that were
-        # not confirmed yet are sent again and ask anew.
-        unconfirmed = self._channel.unfinished_ids()
+        # not confirmed yet, or not even handed over, are sent on the next and ask anew.
         with self._lock:
-            gone = [call for id, call in self._calls.items() if id not in unconfirmed]
+            gone = [call for call in self._calls.values() if call.receipt and call.receipt.done]
             for call in gone:
                 del self._calls[call.id]
         for call in gone:

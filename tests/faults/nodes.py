@@ -18,6 +18,7 @@ from broker.errors import LocalNodeError
 from broker.local.debian import root_of
 from broker.local.process import NODE_MARKER, marked
 from broker.local.state import Home, State
+from tests.waiting import until
 
 WAYS = ("debian", "path", "engine")
 _BEAM = "beam.smp"
@@ -113,6 +114,9 @@ class Hurt:
             return
         for pid in self._beams():
             os.kill(pid, number)
+            if number is signal.SIGSTOP:
+                # Its threads stop one after the other, and may answer until then.
+                until(lambda pid=pid: _is_stopped(pid), timeout_s=10, what="all threads to stop")
 
     def _ctl(self, *words: str) -> None:
         (node,) = self._state.nodes
@@ -138,6 +142,15 @@ class Hurt:
         name = shutil.which("docker") or shutil.which("podman")
         assert name is not None
         _run([name, *words], env=dict(os.environ))
+
+
+def _is_stopped(pid: int) -> bool:
+    """Say whether every thread of a process is stopped (proc(5), the state in stat)."""
+    states = {
+        path.read_text().rpartition(")")[2].split()[0]
+        for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    }
+    return states == {"T"}
 
 
 def _run(command: list[str], *, env: dict[str, str]) -> None:

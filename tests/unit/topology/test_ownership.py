@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from broker.topology.objects import (
 from broker.topology.obsolete import Consent
 from broker.topology.ownership import Record, Records, name_of
 from broker.topology.plan import candidates, make_plan
+from broker.topology.rivals import reaches
 from broker.topology.saved import SavedPlan, fingerprint
 from tests.unit.topology.samples import topologies, topology
 
@@ -53,6 +55,24 @@ def planned(old: Topology, new: Topology, **options: Any) -> Plan:
     return make_plan(compile_topology(new), there(before), records=recorded(before), **options)
 
 
+def of_another_type(old: Desired, new: Desired) -> list[Object]:
+    """Return the queues of the old file that have another type in the new one."""
+    return [
+        each
+        for identity, each in old.objects.items()
+        if identity.kind == QUEUE
+        and identity in new.objects
+        and new.objects[identity].attributes["type"] != each.attributes["type"]
+    ]
+
+
+def applies(policy: Object, queues: Iterable[Object]) -> bool:
+    """Say whether this is a policy for one of these queues."""
+    return policy.identity.kind == POLICY and any(
+        reaches(policy, type=each.attributes["type"], name=each.identity.name[0]) for each in queues
+    )
+
+
 # -- both directions ------------------------------------------------------------------
 
 
@@ -60,10 +80,13 @@ def planned(old: Topology, new: Topology, **options: Any) -> Plan:
 def test_with_prune_nothing_own_is_left_and_without_nothing_is_deleted(
     old: Topology, new: Topology
 ) -> None:
-    wanted = compile_topology(new).objects
-    gone = {each for each in compile_topology(old).objects if each not in wanted}
-    deleted = {c.identity for c in planned(old, new, consent=PRUNE).changes if c.action == "delete"}
-    assert deleted == gone
+    wanted, before = compile_topology(new), compile_topology(old)
+    gone = {each for each in before.objects if each not in wanted.objects}
+    pruned = planned(old, new, consent=PRUNE).changes
+    deleted = {change.identity for change in pruned if change.action == "delete"}
+    # A queue that waits to be replaced by one of another type goes on with the policy of its own.
+    waiting = of_another_type(before, wanted)
+    assert deleted == {each for each in gone if not applies(before.objects[each], waiting)}
     kept = planned(old, new)
     assert all(c.identity.kind == POLICY for c in kept.changes if c.action == "delete")
     assert {each.identity for each in kept.left} == {e for e in gone if e.kind != POLICY}
