@@ -88,11 +88,12 @@ class _Broker:
     def runs(self, plugin: str, component: str) -> bool:
         """Say whether a plugin runs that brings a component of parameters, as far as is known."""
         running: Collection[str] | None = self._once("plugins", self._plugins)
-        if running is not None:
-            # Since RabbitMQ 4.1 federation is several plugins on one foundation.
-            return plugin in running or f"{plugin}_common" in running
-        if self.only_read:
+        # Since RabbitMQ 4.1 federation is several plugins on one foundation.
+        if running is not None and {plugin, f"{plugin}_common"} & set(running):
             return True
+        if self.only_read:
+            return running is None
+        # The list comes with the statistics, seconds after a start: what it lacks may run by now.
         refused: bool = self._once(plugin, lambda: self._refused(component))
         return not refused
 

@@ -15,6 +15,7 @@ from broker.management import Management
 from broker.topology.changes import Change
 from broker.topology.features import lacking
 from broker.topology.objects import PARAMETER, Identity, Object
+from tests.waiting import until
 
 FIRST = "exchanges:\n  first: {type: topic}\n"
 LACKING = {
@@ -57,13 +58,21 @@ def test_what_rabbitmq_lacks_is_said_with_its_line_and_nothing_is_written(
     assert management.find("exchanges", vhost, "first") is None
 
 
+def running_in(management: Management) -> set[str]:
+    """Return what runs; nothing while the statistics may be from before all of it had started."""
+    nodes = management.get("nodes")
+    if any(node.get("uptime", 0) < 10_000 for node in nodes):
+        return set()
+    return {app["name"] for node in nodes for app in node["applications"]}
+
+
 @pytest.mark.parametrize("component", ["shovel", "federation-upstream"])
 def test_a_plugin_that_is_off_is_said_also_to_whom_may_not_read_the_plugins(
     management: Management, policymaker: Management, vhost: str, component: str
 ) -> None:
     identity = Identity(PARAMETER, (component, "u"))
     changes = [Change("create", identity, after=Object(identity, {"value": {"uri": "amqp://"}}))]
-    running = {app["name"] for node in management.get("nodes") for app in node["applications"]}
+    running = until(lambda: running_in(management), 30, "the statistics of a RabbitMQ just started")
     plugin = f"rabbitmq_{component.partition('-')[0]}"
     # Both ways of asking say the same, whatever this RabbitMQ runs.
     expected = not any(name.startswith(plugin) for name in running)
