@@ -22,8 +22,11 @@ class Ids:
         try:
             return self._made.pop()
         except IndexError:
-            self._made += _make(BATCH)
-            return self._made.pop()
+            # Taken from what is nobody else's yet: other threads may empty the supply meanwhile.
+            made = _make(BATCH)
+            id = made.pop()
+            self._made += made
+            return id
 
 
 def _make(count: int) -> list[str]:

@@ -20,7 +20,7 @@ from broker.delays import Delays
 from broker.envelope import Envelope
 from broker.errors import InvalidInput, MessageTooLarge, OutboxError, RabbitryError
 from broker.ids import Ids
-from broker.message import job_message
+from broker.message import Message, job_message
 from broker.observer import Observer
 from broker.receipt import Receipt
 from broker.topology import Topology
@@ -158,6 +158,28 @@ class Publisher:
             self._outbox.wait_accepted(receipt)
         return receipt
 
+    def publish_message(
+        self,
+        message: Message,
+        *,
+        exchange: str,
+        routing_key: str,
+        timeout_s: float = PUBLISH_TIMEOUT_S,
+    ) -> Receipt:
+        """Publish a message that was made before, as it is; past the outbox, where there is one.
+
+        Args:
+            message: what to publish.
+            exchange, routing_key: where to.
+            timeout_s: seconds until the outcome is known, connecting included.
+
+        Raises:
+            InvalidMessage, MessageTooLarge: nothing was sent.
+        """
+        return self._channel.publish(
+            message, exchange=exchange, routing_key=routing_key, timeout_s=timeout_s
+        )
+
     def _hand_over(self, job: Job, *, timeout_s: float, stream: bool = False) -> Receipt:
         envelope = self._envelopes.get(job.name) or self._envelope(job.name)
         span = start_span(envelope.contract, job)
@@ -211,7 +233,7 @@ class Publisher:
         if self._outbox is not None:
             stored = Stored(contract.name, exchange, contract.routing_key, message)
             return self._outbox.hand_over(stored, timeout_s=timeout_s)
-        return self._channel.publish(
+        return self.publish_message(
             message, exchange=exchange, routing_key=contract.routing_key, timeout_s=timeout_s
         )
 

@@ -44,7 +44,6 @@ class Routes:
 
     @cached_property
     def _router(self) -> Router:
-        from broker.topology.compile import compile_topology
         from broker.topology.route import Router
 
-        return Router(compile_topology(self._topology, secrets=False).objects)
+        return Router.of(self._topology)

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.topology.compile import compile_topology
 from broker.topology.effective import Policies, Setting, find, settings_of, value_of
 from broker.topology.matching import KNOWN_TYPES, takes
+from broker.topology.model import Topology
 from broker.topology.objects import (
     BINDING,
     EXCHANGE,
@@ -159,6 +161,11 @@ class Router:
             source, kind, destination, key, text = identity.name
             arguments = {} if text == "{}" else json.loads(text)
             self._bindings.setdefault(source, []).append((kind, destination, key, arguments))
+
+    @classmethod
+    def of(cls, topology: Topology) -> Router:
+        """Return the router of what a file makes, no RabbitMQ asked."""
+        return cls(compile_topology(topology, secrets=False).objects)
 
     def route(
         self, exchange: str, routing_key: str, headers: Mapping[str, Any] | None = None

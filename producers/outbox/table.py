@@ -126,7 +126,7 @@ def drain(
         receipts: list[tuple[int, Receipt]] = []
         for position, *values in cursor.fetchall():
             stored = Stored.of(tuple(values))
-            receipt = publisher._channel.publish(
+            receipt = publisher.publish_message(
                 stored.message,
                 exchange=stored.exchange,
                 routing_key=stored.routing_key,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -13,44 +11,12 @@ from broker.receipt import Receipt, Routed
 from producers.publisher import Publisher
 from tests.faults.conftest import Ground
 from tests.faults.ledger import emptied
+from tests.faults.troubles import Trouble, alarm, death, silence
 from tests.waiting import until
 
 GRACE_S = 0.5
 TIMES = 20
 CLOSE_S = 2.0
-
-
-@contextmanager
-def alarm(ground: Ground) -> Iterator[None]:
-    """A memory alarm: RabbitMQ says so and reads nothing more."""
-    ground.hurt.raise_alarm()
-    try:
-        yield
-    finally:
-        ground.hurt.lift_alarm()
-
-
-@contextmanager
-def silence(ground: Ground) -> Iterator[None]:
-    """A RabbitMQ whose connections stay open and that answers nothing."""
-    ground.hurt.pause()
-    try:
-        yield
-    finally:
-        ground.hurt.go_on()
-
-
-@contextmanager
-def death(ground: Ground) -> Iterator[None]:
-    """A RabbitMQ that was killed."""
-    ground.hurt.kill()
-    try:
-        yield
-    finally:
-        ground.hurt.start()
-
-
-Trouble = Callable[[Ground], AbstractContextManager[None]]
 
 
 class Timed:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,15 +14,7 @@ from broker.management import Management
 from tests.faults.conftest import Ground
 from tests.faults.ledger import Entry, Ledger
 from tests.faults.producer import Producer
-
-Fault = Callable[[Ground], AbstractContextManager[None]]
-
-
-@contextmanager
-def killed(ground: Ground) -> Iterator[None]:
-    ground.hurt.kill()
-    yield
-    ground.hurt.start()
+from tests.faults.troubles import Trouble, alarm, death, silence
 
 
 @contextmanager
@@ -34,22 +26,10 @@ def restarted(ground: Ground) -> Iterator[None]:
 
 @contextmanager
 def paused(ground: Ground) -> Iterator[None]:
-    ground.hurt.pause()
-    try:
+    with silence(ground):
         yield
         # How long the fault lasts.
         threading.Event().wait(10)
-    finally:
-        ground.hurt.go_on()
-
-
-@contextmanager
-def alarmed(ground: Ground) -> Iterator[None]:
-    ground.hurt.raise_alarm()
-    try:
-        yield
-    finally:
-        ground.hurt.lift_alarm()
 
 
 @contextmanager
@@ -76,14 +56,14 @@ def undeclared(ground: Ground) -> Iterator[None]:
         )
 
 
-QUICK: dict[str, tuple[Fault, str]] = {
-    "killed": (killed, "normal"),
-    "alarm": (alarmed, "normal"),
+QUICK: dict[str, tuple[Trouble, str]] = {
+    "killed": (death, "normal"),
+    "alarm": (alarm, "normal"),
     "closed": (closed, "normal"),
     "full": (filled, "tiny"),
     "exchange-gone": (undeclared, "side"),
 }
-ALL: dict[str, tuple[Fault, str]] = {
+ALL: dict[str, tuple[Trouble, str]] = {
     **QUICK,
     "restarted": (restarted, "normal"),
     "paused": (paused, "normal"),
@@ -91,7 +71,7 @@ ALL: dict[str, tuple[Fault, str]] = {
 
 
 def ledger_under(
-    faults: dict[str, tuple[Fault, str]], ground: Ground, *, jobs: int, threads: int
+    faults: dict[str, tuple[Trouble, str]], ground: Ground, *, jobs: int, threads: int
 ) -> Ledger:
     """Publish through one fault after the other; return the ledger, closed and checked."""
     share = jobs // len(faults)
