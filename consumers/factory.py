@@ -14,6 +14,7 @@ from broker.topology import Topology
 from consumers.delays import Waiting, WaitingAMQP
 from consumers.failure.undertaker import Undertaker
 from consumers.limits import Limits
+from consumers.observer import JobObserver
 
 SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
 
@@ -37,6 +38,7 @@ def make_app(topology: Topology, address: Address) -> Celery:
         backend="consumers.replies:ReplyBackend",
         amqp=WaitingAMQP,
     )
+    app.observer = JobObserver()
     app.waiting = Waiting(topology, address)
     app.undertaker = Undertaker(topology, address)
     app.limits = Limits(topology, app.undertaker.rules)
