@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -21,7 +23,8 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from broker.case_file import Reason
-from broker.message import CALL
+from broker.message import CALL, PUBLISHED
+from consumers.delays import FROM, due_of
 from consumers.failure.failure import Failure
 from consumers.failure.undertaker import Undertaker, last_reason
 
@@ -40,7 +43,11 @@ class JobRequest(Request):  # type: ignore[misc]
 
     time_limits: tuple[float | None, float | None]
     acknowledged: bool
+    time_start: float | None
     _over = False
+    # What acknowledging it means, and what the observer was told that became of it.
+    _ending = "done"
+    _outcome: str | None = None
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         try:
@@ -52,6 +59,15 @@ class JobRequest(Request):  # type: ignore[misc]
         soft, hard = (*self.time_limits, None, None)[:2]
         if hard and self.task.time_limit:
             self.time_limits = (soft, min(hard, self.task.time_limit))
+        headers = self._request_dict
+        self._queue = str(headers.get(FROM) or "")
+        redelivered = bool(headers["delivery_info"]["redelivered"])
+        self._app.observer.received(
+            self._type,
+            self._queue,
+            waited_s=waited_s_of(self._app, headers),
+            redelivered=redelivered,
+        )
 
     @property
     def _undertaker(self) -> Undertaker:
@@ -61,6 +77,28 @@ class JobRequest(Request):  # type: ignore[misc]
     @property
     def _is_call(self) -> bool:
         return bool(self._request_dict.get(CALL))
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Note that it runs."""
+        super().on_accepted(pid, time_accepted)
+        if self._outcome is None:
+            self._app.observer.began(self._type, self._queue)
+
+    def on_retry(self, exc_info: Any) -> None:
+        """Acknowledge it: its task has sent itself again."""
+        self._ending = "retried"
+        super().on_retry(exc_info)
+
+    def lost(self) -> None:
+        """Note that its connection was lost before it began: RabbitMQ has it again."""
+        self._end("returned")
+
+    def _end(self, outcome: str) -> None:
+        if self._outcome is None:
+            self._outcome = outcome
+            began_s = self.time_start
+            ran_s = None if began_s is None else max(0.0, time.time() - began_s)
+            self._app.observer.ended(self._type, self._queue, outcome, ran_s=ran_s)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """End what ran for too long; billiard tells `on_failure` of it, too."""
@@ -88,8 +126,11 @@ class JobRequest(Request):  # type: ignore[misc]
         lost = isinstance(exc, _LOST)
         if lost and self._already_revoked:
             return None
+        if self._is_call:
+            self._ending = "answered"
         if lost and state.should_terminate is not None:
             # The worker itself has ended the process: that is no failure of the job's.
+            self._end("returned")
             return self._undertaker.give_back(self._message)
         failure, again = _failure_of(exc, exc_info)
         if again and (lost or not self._is_call) and self._undertaker.has_attempts(self._message):
@@ -110,6 +151,7 @@ class JobRequest(Request):  # type: ignore[misc]
         if expired and not self._is_call:
             # Celery's own `expires`: where it would acknowledge, this buries.
             self._over = True
+        self._ending = "answered" if self._is_call else "revoked"
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def acknowledge(self) -> None:
@@ -119,6 +161,12 @@ class JobRequest(Request):  # type: ignore[misc]
             self._bury(Failure(Reason.DEADLINE, "", text))
             return
         super().acknowledge()
+        self._end(self._ending)
+
+    def reject(self, requeue: bool = False) -> None:
+        """Return the message to its queue as failed, or let RabbitMQ dead-letter it."""
+        super().reject(requeue)
+        self._end("retried" if requeue else "dead")
 
     def _already_expired(self) -> bool:
         return not self.acknowledged and self.time_start is None
@@ -127,6 +175,7 @@ class JobRequest(Request):  # type: ignore[misc]
         if not self.acknowledged:
             self.acknowledged = True
             self._undertaker.bury(self._message, failure)
+            self._end("dead")
 
     def _tell(self, exc: BaseException, exc_info: Any) -> None:
         """Tell whoever waits by Celery's means; what comes of it does not concern the message."""
@@ -147,6 +196,18 @@ class JobRequest(Request):  # type: ignore[misc]
         # A reply over a connection that is down, an errback or receiver of the user's.
         except Exception:
             logger.exception("nobody could be told that job %s (%s) failed", self.name, self.id)
+
+
+def waited_s_of(app: Any, headers: Mapping[str, Any]) -> float | None:
+    """Return how long a message has waited since it was published, or due; None: nobody knows."""
+    published_ms = headers.get(PUBLISHED)
+    if not isinstance(published_ms, int):
+        return None
+    since_s = published_ms / 1000
+    if headers.get("eta") is not None:
+        since_s = max(since_s, due_of(headers, app.timezone) or 0.0)
+    # The publisher's clock may be ahead of this one.
+    return max(0.0, time.time() - since_s)
 
 
 def _failure_of(exc: BaseException, exc_info: Any) -> tuple[Failure, bool]:
