@@ -26,6 +26,7 @@
     │   └── OutcomeUnknown           sent: was it ever written          exit 6
     │       └── KeptInOutbox         not confirmed yet; it will be sent exit 3
     ├── OutboxError                  path: cannot be read or written    exit 1
+    ├── StoreError                   the record of finished jobs cannot be used  exit 1
     ├── CallFailed                   job, message_id
     │   ├── RemoteError              the task raised                    exit 1
     │   ├── CallTimeout              no reply by the deadline           exit 6
@@ -388,6 +389,10 @@ class CallTimeout(CallFailed):
 
 class InvalidReply(CallFailed):
     """A reply came that cannot be read."""
+
+
+class StoreError(RabbitryError):
+    """The record of finished jobs cannot be read or written: no job that needs it is run."""
 
 
 class WorkerError(RabbitryError):

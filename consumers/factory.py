@@ -15,6 +15,7 @@ from consumers.delays import Waiting, WaitingAMQP
 from consumers.failure.undertaker import Undertaker
 from consumers.limits import Limits
 from consumers.observer import JobObserver
+from consumers.once.chosen import ChosenStore
 
 SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
 
@@ -42,6 +43,7 @@ def make_app(topology: Topology, address: Address) -> Celery:
     app.waiting = Waiting(topology, address)
     app.undertaker = Undertaker(topology, address)
     app.limits = Limits(topology, app.undertaker.rules)
+    app.once = ChosenStore(topology)
     app.conf.update(
         broker_use_ssl={"context": tls, "server_hostname": address.host} if tls else None,
         broker_heartbeat=HEARTBEAT_S,

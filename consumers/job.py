@@ -15,8 +15,9 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.log import get_task_logger
 
 from broker.case_file import Reason
-from broker.errors import InvalidArguments, PublishFailed, RabbitryError
+from broker.errors import InvalidArguments, InvalidInput, PublishFailed, RabbitryError
 from broker.message import PUBLISHED
+from broker.units import parse_duration
 from consumers.current import CurrentJob, current_job, enter, job_of, leave
 from consumers.failure.failure import Failure
 from consumers.signature import Array, Signature
@@ -37,6 +38,7 @@ def job(
     *,
     retry_on: Exceptions = (Exception,),
     give_up_on: Exceptions = (),
+    once: str | None = None,
     **options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Make a function, or an `async def` one, the task of a job.
@@ -50,14 +52,23 @@ def job(
         name: of the job, as the topology has it.
         retry_on: exceptions that another attempt may mend; all others are given up on.
         give_up_on: those of them that it cannot mend.
+        once: for how long a job that finished is on record, such as ``24h``: delivered or
+            published again meanwhile, under the same id, it does not run again, and a call is
+            answered with the recorded result. The topology names the store.
         options: of Celery's task.
+
+    Raises:
+        InvalidInput: `once` is no duration.
     """
+    base = JobTask
+    if once is not None:
+        base, options = _once(name, once, options)
 
     def decorate(function: Callable[..., Any]) -> Any:
         takes = Signature(name, function, bound=bool(options.get("bind")))
         return celery.shared_task(
             name=name,
-            base=JobTask,
+            base=base,
             takes=takes,
             retry_on=tuple(retry_on),
             give_up_on=tuple(give_up_on),
@@ -65,6 +76,20 @@ def job(
         )(function)
 
     return decorate
+
+
+def _once(name: str, once: str, options: dict[str, Any]) -> tuple[type[JobTask], dict[str, Any]]:
+    """Return the base of a task whose finished jobs are on record, and its options."""
+    # Their own module, and another task: jobs without a record do nothing about it.
+    from consumers.once.task import OnceTask
+
+    try:
+        once_s = parse_duration(once).total_seconds()
+    except ValueError as exc:
+        raise InvalidInput(f"job {name!r}: once: {exc}") from None
+    if once_s <= 0:
+        raise InvalidInput(f"job {name!r}: once={once!r} records nothing; leave it out")
+    return OnceTask, {**options, "once_s": once_s}
 
 
 class JobTask(celery.Task):  # type: ignore[misc]
@@ -128,10 +153,7 @@ class JobTask(celery.Task):  # type: ignore[misc]
             if isinstance(exc, Exception):
                 raise exc
             raise RuntimeError(f"the task ended its process: {exc!r}") from exc
-        again = reason is Reason.FAILED and not (
-            isinstance(exc, self.give_up_on)
-            or (isinstance(exc, Exception) and not isinstance(exc, self.retry_on))
-        )
+        again = reason is Reason.FAILED and self._may_mend(exc)
         if reason is Reason.FAILED and not again:
             reason = Reason.GIVEN_UP
         failure = Failure.of(reason, exc, with_traceback=reason in (Reason.FAILED, Reason.GIVEN_UP))
@@ -147,6 +169,12 @@ class JobTask(celery.Task):  # type: ignore[misc]
         )
         # Celery logs what it rejects too, with every chained traceback: one is enough.
         raise Reject(failure, requeue=again) from None
+
+    def _may_mend(self, exc: BaseException) -> bool:
+        """Say whether another attempt may mend a failure of the task."""
+        return not isinstance(exc, self.give_up_on) and (
+            not isinstance(exc, Exception) or isinstance(exc, self.retry_on)
+        )
 
     def retry(self, *args: Any, **kwargs: Any) -> Any:
         """Send the task again, as Celery does; RabbitMQ holds it until the countdown is over.

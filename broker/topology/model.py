@@ -50,6 +50,7 @@ __all__ = [
     "JobSpec",
     "Limits",
     "Lint",
+    "Once",
     "OperatorPolicy",
     "Policy",
     "Queue",
@@ -143,6 +144,18 @@ class WorkerSpec(Strict):
     """Whether `celery inspect` and Flower reach it; needs rights on a few more names."""
 
 
+# A file, or a function as a dotted path.
+STORE_PATTERN = r"^(sqlite:.+|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)$"
+
+
+class Once(Strict):
+    """Where workers keep what is finished of jobs that must not run again."""
+
+    store: Annotated[str, StringConstraints(pattern=STORE_PATTERN)]
+    """`sqlite:PATH`, relative to this file, for workers on one machine; or `module:factory`, a
+    function of yours that returns a store that several machines share."""
+
+
 # -- the whole file -------------------------------------------------------------------
 
 
@@ -199,6 +212,8 @@ class Topology(Strict):
     """Jobs by name."""
     workers: dict[Annotated[str, Field(min_length=1)], WorkerSpec] = {}
     """Worker daemons by name."""
+    once: Once | None = None
+    """Where finished jobs of tasks with `once=` are recorded; none may say it, when not given."""
 
     policies: dict[Named, Policy] = {}
     """Hand-written policies by name, beside those that queues and exchanges compile to."""
