@@ -16,6 +16,7 @@ from broker.topology import Topology
 from broker.topology.model import WorkerSpec
 from consumers.factory import make_app
 from consumers.limits import Limits
+from consumers.once.task import check_store
 from consumers.shutdown import Shutdown
 
 
@@ -29,8 +30,8 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
         loglevel: ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
 
     Raises:
-        WorkerError: there is no such worker, its tasks cannot be imported, or its pool cannot run
-            them as they ask for.
+        WorkerError: there is no such worker, its tasks cannot be imported, its pool cannot run
+            them as they ask for, or what is finished of them cannot be recorded.
         MissingOnBroker: a queue does not exist.
         Unreachable, AccessRefused, VirtualHostMissing: no connection.
     """
@@ -43,6 +44,7 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     default_s = None if spec.time_limit is None else spec.time_limit.total_seconds()
     app.limits = Limits(topology, app.undertaker.rules, default_s=default_s)
     check_pool(app, topology, name)
+    check_store(app)
     check_queues(address, spec.queues)
     worker = app.Worker(
         hostname=host_format(default_nodename(f"{name}@%h")),

@@ -33,11 +33,6 @@ class ChosenStore:
         self._process: int | None = None
         self._lock = threading.Lock()
 
-    @property
-    def named(self) -> bool:
-        """Whether the topology names one."""
-        return self._named is not None
-
     def find(self, key: Key) -> Record | None:
         """Return the record of a job, or None where there is none or its time is over.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from celery.utils.log import get_task_logger
 
-from broker.errors import InvalidMessage, RabbitryError, StoreError
+from broker.errors import InvalidMessage, RabbitryError, StoreError, WorkerError
 from consumers.current import CurrentJob
 from consumers.job import JobTask
 from consumers.once.store import Key, Record
@@ -74,3 +74,18 @@ class OnceTask(JobTask):
             return False
         # Whatever the task retries on: the store has failed, not the task.
         return isinstance(exc, StoreError) or super()._may_mend(exc)
+
+
+def check_store(app: Any) -> None:
+    """Check that finished jobs can be recorded, where a task of the application says `once=`.
+
+    Raises:
+        WorkerError: names the job, and what is wrong with the store or that there is none.
+    """
+    names = sorted(name for name, task in app.tasks.items() if isinstance(task, OnceTask))
+    if not names:
+        return
+    try:
+        app.once.check()
+    except StoreError as exc:
+        raise WorkerError(f"job {names[0]!r} is to run once, but {exc}") from exc
