@@ -20,7 +20,7 @@ from hypothesis import settings
 
 from broker.local.state import Home
 from broker.management import Management
-from tests.rabbitmq import NoRabbitMQ, RabbitMQ, find, home_of_run
+from tests.rabbitmq import NoRabbitMQ, RabbitMQ, find, home_of_run, is_asked_for
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "tests" / "unit"
@@ -76,7 +76,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         for number in range(config.getoption("numprocesses", None) or 1):
             found.append(find(Home(home.path / str(number), home.roots), ending, say))
     except NoRabbitMQ as exc:
-        if os.environ.get("CI") or os.environ.get("RABBITRY_TEST_URL"):
+        if is_asked_for():
             pytest.exit(str(exc), returncode=EXIT_NO_RABBITMQ)
         del config.stash[FOUND]
         config.stash[MISSING] = str(exc)

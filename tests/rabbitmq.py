@@ -12,15 +12,16 @@ from pathlib import Path
 
 from broker.connection import Address
 from broker.errors import RabbitryError
-from broker.local.state import Home
+from broker.local.engine import images_of
+from broker.local.state import NEWEST, SERIES, Home, Series
 from broker.local.way import Say
 from broker.management import Management, version_key
 
 URL_VARIABLE = "RABBITRY_TEST_URL"
 MANAGEMENT_URL_VARIABLE = "RABBITRY_TEST_MANAGEMENT_URL"
+# Which RabbitMQ to run against; the newest where it is not set.
+SERIES_VARIABLE = "RABBITRY_TEST_SERIES"
 
-# With this project's settings (deploy/rabbitmq), else upstream's.
-IMAGES = ("rabbitry/rabbitmq:4.3", "rabbitmq:4.3-management")
 AMQP_PORT, MANAGEMENT_PORT = 5672, 15672
 ENGINE_TIMEOUT_S = 20
 
@@ -69,24 +70,46 @@ def find(home: Home, ending: contextlib.ExitStack, say: Say) -> RabbitMQ:
     Raises:
         NoRabbitMQ: there is none, or the one that is named does not answer.
     """
+    series = _series()
     named = os.environ.get(URL_VARIABLE)
     if named:
         try:
             address = Address.parse(named, management_url=os.environ.get(MANAGEMENT_URL_VARIABLE))
-            return _described(address, URL_VARIABLE)
+            return _checked(_described(address, URL_VARIABLE), series)
         except RabbitryError as exc:
             raise NoRabbitMQ(f"{URL_VARIABLE} names a RabbitMQ that cannot be used: {exc}") from exc
     try:
-        return _in_container(ending)
+        return _in_container(ending, series or NEWEST)
     except NoRabbitMQ as exc:
         no_container = exc
     try:
-        return _private(home, ending, say)
+        return _checked(_private(home, ending, say, series), series)
     except RabbitryError as exc:
         raise NoRabbitMQ(
-            f"no RabbitMQ for the tests: {no_container}, and a private one did not start: {exc};"
-            f" set {URL_VARIABLE}"
+            f"no RabbitMQ{f' {series}' if series else ''} for the tests: {no_container}, and a"
+            f" private one did not start: {exc}; set {URL_VARIABLE}"
         ) from exc
+
+
+def is_asked_for() -> bool:
+    """Say whether tests that need a RabbitMQ must not be skipped where there is none."""
+    return any(os.environ.get(name) for name in ("CI", URL_VARIABLE, SERIES_VARIABLE))
+
+
+def _series() -> Series | None:
+    asked = os.environ.get(SERIES_VARIABLE)
+    if not asked:
+        return None
+    for series in SERIES:
+        if series == asked:
+            return series
+    raise NoRabbitMQ(f"{SERIES_VARIABLE} is {asked!r}; there are: {', '.join(SERIES)}")
+
+
+def _checked(found: RabbitMQ, series: Series | None) -> RabbitMQ:
+    if series is not None and not found.version.startswith(f"{series}."):
+        raise NoRabbitMQ(f"{SERIES_VARIABLE} is {series}, and {found.way} is {found.version}")
+    return found
 
 
 def _described(address: Address, way: str) -> RabbitMQ:
@@ -97,7 +120,7 @@ def _described(address: Address, way: str) -> RabbitMQ:
     )
 
 
-def _in_container(ending: contextlib.ExitStack) -> RabbitMQ:
+def _in_container(ending: contextlib.ExitStack, series: Series) -> RabbitMQ:
     """Start a container by testcontainers."""
     import docker
     from docker.errors import DockerException
@@ -106,7 +129,7 @@ def _in_container(ending: contextlib.ExitStack) -> RabbitMQ:
     try:
         with contextlib.closing(docker.from_env(timeout=ENGINE_TIMEOUT_S)) as engine:
             engine.ping()
-            image = _local_image(engine)
+            image = _local_image(engine, images_of(series))
     except (DockerException, OSError):
         raise NoRabbitMQ("no container engine answers") from None
     # Read when testcontainers is imported. The container is ended below, so no second image
@@ -166,29 +189,29 @@ def _described_once_ready(address: Address, way: str) -> RabbitMQ:
     return found
 
 
-def _local_image(engine) -> str:
+def _local_image(engine, images: list[str]) -> str:
     """Return the first image the engine has, else what it can pull."""
     from docker.errors import APIError, ImageNotFound
 
-    for image in IMAGES:
+    for image in images:
         with contextlib.suppress(ImageNotFound):
             engine.images.get(image)
             return image
     try:
-        engine.images.pull(IMAGES[-1])
+        engine.images.pull(images[-1])
     except (APIError, OSError):
         raise NoRabbitMQ(
-            f"the container engine has neither {' nor '.join(IMAGES)} and cannot pull the latter"
+            f"the container engine has neither {' nor '.join(images)} and cannot pull the latter"
         ) from None
-    return IMAGES[-1]
+    return images[-1]
 
 
-def _private(home: Home, ending: contextlib.ExitStack, say: Say) -> RabbitMQ:
+def _private(home: Home, ending: contextlib.ExitStack, say: Say, series: Series | None) -> RabbitMQ:
     """Start a private node in a home of its own."""
     from broker import local
 
     ending.callback(local.down, home, purge=True)
-    state = local.up(home, say=say)
+    state = local.up(home, series=series, say=say)
     address = Address.parse(state.url, management_url=state.management_url)
     return _described(address, f"private node, way {state.way}")
 

@@ -6,6 +6,7 @@ everything listens on loopback. `up` takes the first of three ways that this mac
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import time
@@ -15,9 +16,12 @@ from pathlib import Path
 from broker.errors import LocalNodeError, RabbitryError
 from broker.local.ports import choose_ports
 from broker.local.state import (
+    NEWEST,
+    SERIES,
     WAYS,
     Home,
     Node,
+    Series,
     State,
     WayName,
     load,
@@ -42,12 +46,20 @@ READY_S = 90.0
 USER = "rabbitry"
 
 
-def up(home: Home | None = None, *, way: str | None = None, say: Say | None = None) -> State:
+def up(
+    home: Home | None = None,
+    *,
+    way: str | None = None,
+    series: Series | None = None,
+    say: Say | None = None,
+) -> State:
     """Start the private RabbitMQ where it does not run, and wait until it is ready.
 
     Args:
         home: where it lives; by default as the environment names it.
         way: ``engine``, ``path`` or ``debian``, to take this way and no other.
+        series: of RabbitMQ, such as ``4.0``; by default that of the last time, else the newest
+            that the way offers. Each has data of its own.
         say: told what is being done.
 
     Raises:
@@ -58,16 +70,21 @@ def up(home: Home | None = None, *, way: str | None = None, say: Say | None = No
         raise LocalNodeError(f"there is no way {way!r}; there are: {', '.join(WAYS)}")
     with home.locked(say):
         state = load(home)
-        if state is not None and state.phase == "running" and way in (None, state.way):
-            if _answers(state) and _way(state.way).running(home, state.nodes[0]):
+        running = state is not None and state.phase == "running"
+        if state is not None and running and way in (None, state.way) and state.is_of(series):
+            if _answers(state) and _way_of(state).running(home, state.nodes[0]):
                 return state
             say("the private RabbitMQ ended or does not answer; starting it anew")
-        name, chosen = _choose(home, state, way, say)
-        if state is not None and state.phase == "running" and name != state.way:
+        if series is None and state is not None:
+            series = state.series
+        name, chosen = _choose(home, state, way, series, say)
+        if state is not None and running and name != state.way:
             say(f"ending the private RabbitMQ of way {state.way}; its data stays for that way")
+        elif state is not None and running and not state.is_of(series):
+            say(f"ending the private RabbitMQ {state.version}; its data stays for that series")
         _stop_all(home)
-        state = _begin(home, state, name)
-        say(f"starting RabbitMQ ({name})")
+        state = _begin(home, state, name, series)
+        say(f"starting RabbitMQ ({name}{f', {series}' if series else ''})")
         try:
             node = chosen.start(home, state, state.nodes[0])
             state = replace(state, nodes=(node,))
@@ -106,8 +123,9 @@ def down(home: Home | None = None, *, purge: bool = False, say: Say | None = Non
         if purge:
             existed = existed or home.node.exists()
             for name in WAYS:
-                if home.folder(name).exists():
-                    _way(name).purge(home)
+                for series in SERIES:
+                    if home.folder(name, series).exists():
+                        _way(name, series).purge(home)
             if home.node.exists():
                 shutil.rmtree(home.node)
         elif state is not None and state.phase != "stopped":
@@ -121,7 +139,7 @@ def status(home: Home | None = None) -> State | None:
     state = load(home)
     if state is None or state.phase != "running":
         return None
-    return state if _way(state.way).running(home, state.nodes[0]) else None
+    return state if _way_of(state).running(home, state.nodes[0]) else None
 
 
 def logs(home: Home | None = None, *, lines: int = 100) -> str:
@@ -134,7 +152,7 @@ def logs(home: Home | None = None, *, lines: int = 100) -> str:
     state = load(home)
     if state is None:
         raise LocalNodeError("there is no private RabbitMQ; `rabbitry broker up` starts one")
-    return _way(state.way).log(home, lines=lines)
+    return _way_of(state).log(home, lines=lines)
 
 
 def follow_command(home: Home | None = None, *, lines: int = 100) -> list[str]:
@@ -147,11 +165,18 @@ def follow_command(home: Home | None = None, *, lines: int = 100) -> list[str]:
     state = load(home)
     if state is None:
         raise LocalNodeError("there is no private RabbitMQ; `rabbitry broker up` starts one")
-    return _way(state.way).follow(home, state.nodes[0], lines=lines)
+    return _way_of(state).follow(home, state.nodes[0], lines=lines)
 
 
-def fetch_root(home: Home | None = None, *, say: Say | None = None) -> Path:
+def fetch_root(
+    home: Home | None = None, *, series: Series = NEWEST, say: Say | None = None
+) -> Path:
     """Fetch RabbitMQ from Debian's packages where that has not been done; return the folder.
+
+    Args:
+        home: where it lives; by default as the environment names it.
+        series: of RabbitMQ.
+        say: told what is being done.
 
     Raises:
         LocalNodeError: it cannot be fetched here.
@@ -159,7 +184,7 @@ def fetch_root(home: Home | None = None, *, say: Say | None = None) -> Path:
     from broker.local.debian import fetch
 
     try:
-        return fetch(home or Home.default(), say or _silent)
+        return fetch(home or Home.default(), say or _silent, series)
     except Unavailable as exc:
         raise LocalNodeError(f"RabbitMQ cannot be fetched from Debian's packages: {exc}") from exc
 
@@ -167,29 +192,35 @@ def fetch_root(home: Home | None = None, *, say: Say | None = None) -> Path:
 # -- starting -------------------------------------------------------------------------
 
 
-def _way(name: WayName) -> Way:
+def _way(name: WayName, series: Series | None = None) -> Way:
     # Each is imported only when it is taken: `private_url` is asked by nearly every command.
     if name == "engine":
         from broker.local.engine import Engine
 
-        return Engine()
+        return Engine(series)
     if name == "path":
         from broker.local.path import OnPath
 
-        return OnPath()
+        return OnPath(series)
     from broker.local.debian import Debian
 
-    return Debian()
+    return Debian(series)
 
 
-def _choose(home: Home, state: State | None, forced: str | None, say: Say) -> tuple[WayName, Way]:
+def _way_of(state: State) -> Way:
+    return _way(state.way, state.series)
+
+
+def _choose(
+    home: Home, state: State | None, forced: str | None, series: Series | None, say: Say
+) -> tuple[WayName, Way]:
     # Data lies with the way that made it: that one is tried first.
     order = [name for name in WAYS if forced in (None, name)]
     if state is not None and state.way in order:
         order = [state.way, *(name for name in order if name != state.way)]
     reasons = []
     for name in order:
-        way = _way(name)
+        way = _way(name, series)
         try:
             way.prepare(home, say)
         except Unavailable as exc:
@@ -197,14 +228,16 @@ def _choose(home: Home, state: State | None, forced: str | None, say: Say) -> tu
             say(f"not by way of {name}: {exc}")
         else:
             return name, way
+    wanted = f"RabbitMQ {series}" if series else "RabbitMQ"
+    server = f"of {series}" if series else "of at least 4.0"
     raise LocalNodeError(
-        f"no RabbitMQ can be started here ({'; '.join(reasons)}). Three remedies: start Docker or"
-        " Podman; put a rabbitmq-server of at least 4.0 on the PATH; or run this as root on Debian"
-        " or Ubuntu, where it fetches RabbitMQ 4.3 by itself"
+        f"no {wanted} can be started here ({'; '.join(reasons)}). Three remedies: start Docker or"
+        f" Podman; put a rabbitmq-server {server} on the PATH; or run this as root on Debian or"
+        f" Ubuntu, where it fetches RabbitMQ {series or NEWEST} by itself"
     )
 
 
-def _begin(home: Home, state: State | None, way: WayName) -> State:
+def _begin(home: Home, state: State | None, way: WayName, series: Series | None) -> State:
     kept = state.nodes[0].ports if state is not None else None
     node = Node(name="rabbitry@localhost", ports=choose_ports(home.path, kept=kept))
     state = State(
@@ -214,6 +247,7 @@ def _begin(home: Home, state: State | None, way: WayName) -> State:
         user=state.user if state is not None else USER,
         password=state.password if state is not None else secrets.token_urlsafe(18),
         nodes=(node,),
+        series=series,
     )
     save(home, state)
     return state
@@ -226,9 +260,12 @@ def _stopped(state: State) -> State:
 
 def _stop_all(home: Home) -> bool:
     """End every trace of a node, whichever way it was started and whatever is recorded."""
-    existed = False
+    existed, series = False, None
+    with contextlib.suppress(LocalNodeError):
+        state = load(home)
+        series = state.series if state is not None else None
     for name in WAYS:
-        existed = _way(name).stop(home, None) or existed
+        existed = _way(name, series).stop(home, None) or existed
     return existed
 
 

@@ -11,6 +11,7 @@ import click
 
 from broker.cli import Session, common_options, note, print_json
 from broker.errors import EXIT_DONE, EXIT_FAILED
+from broker.local.state import NEWEST, SERIES, Series
 from broker.local.way import Say
 
 WAYS = ("engine", "path", "debian")
@@ -31,6 +32,7 @@ def broker() -> None:
 Examples:
   rabbitry broker up
   rabbitry broker up --way debian
+  rabbitry broker up --series 4.0
   export RABBITRY_URL=$(rabbitry broker up)""",
 )
 @click.option(
@@ -40,17 +42,24 @@ Examples:
     show_envvar=True,
     help="How to run it.  [default: the first that this machine offers]",
 )
+@click.option(
+    "--series",
+    type=click.Choice(SERIES),
+    help="Which RabbitMQ; each has data of its own.  [default: that of the last time, else the"
+    " newest]",
+)
 @common_options("json")
-def up(session: Session, way: str | None) -> None:
+def up(session: Session, way: str | None, series: Series | None) -> None:
     """Start it where it does not run; print its URL.
 
     By a container engine that answers, else the rabbitmq-server on the PATH (4.0 or later), else
-    RabbitMQ 4.3 from Debian's packages, which root on Debian or Ubuntu fetches once.
+    RabbitMQ 4.3 from Debian's packages (4.0 where that is asked for), which root on Debian or
+    Ubuntu fetches once.
     """
     from broker import local
 
     with _progress() as say:
-        state = local.up(way=way, say=say)
+        state = local.up(way=way, series=series, say=say)
     if session.json:
         _print_status(state)
     else:
@@ -116,9 +125,18 @@ def logs(session: Session, lines: int, follow: bool) -> int:
     return subprocess.run(local.follow_command(lines=lines), stdin=subprocess.DEVNULL).returncode
 
 
-@broker.command(epilog="\b\nExamples:\n  rabbitry broker fetch")
+@broker.command(
+    epilog="\b\nExamples:\n  rabbitry broker fetch\n  rabbitry broker fetch --series 4.0"
+)
+@click.option(
+    "--series",
+    type=click.Choice(SERIES),
+    default=NEWEST,
+    show_default=True,
+    help="Which RabbitMQ.",
+)
 @common_options()
-def fetch(session: Session) -> None:
+def fetch(session: Session, series: Series) -> None:
     """Fetch RabbitMQ from Debian's packages without starting it; print its folder.
 
     What `up` does by itself where it takes this way; of use when an image is made of it.
@@ -126,7 +144,7 @@ def fetch(session: Session) -> None:
     from broker import local
 
     with _progress() as say:
-        click.echo(str(local.fetch_root(say=say)))
+        click.echo(str(local.fetch_root(series=series, say=say)))
 
 
 def _print_status(state: object) -> None:

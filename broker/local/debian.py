@@ -1,4 +1,4 @@
-"""RabbitMQ 4.3 from Debian's packages, in a root folder of its own.
+"""RabbitMQ from Debian's packages, in a root folder of its own for each series.
 
 For Debian and Ubuntu as root. `fetch` makes the folder once by debootstrap; a node runs in it in
 mount and process namespaces of its own, so that nothing of it stays when it ends.
@@ -10,16 +10,19 @@ import os
 import secrets
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from broker.errors import LocalNodeError
 from broker.local import settings
 from broker.local.process import FETCH_MARKER, NODE_MARKER, spawn, stop
-from broker.local.state import Home, Node, State, locked
+from broker.local.state import NEWEST, Home, Node, Series, State, locked
 from broker.local.way import Say, Unavailable
 
-# Debian's release that brings RabbitMQ 4.3; Debian 12's debootstrap does not know its name.
-RELEASE, SCRIPT = "forky", "sid"
+# Debian's releases by the RabbitMQ that they bring.
+RELEASES: Mapping[Series, str] = {"4.0": "trixie", "4.3": "forky"}
+# Debian 12's debootstrap does not know them all by name; this one fits every later release.
+_SCRIPT = "sid"
 # How many lines debootstrap prints for the whole fetch, for progress.
 _LINES = 500
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -38,17 +41,24 @@ exec chroot "$1" /usr/lib/rabbitmq/bin/rabbitmq-server
 
 
 class Debian:
-    """Runs a node in the fetched root folder."""
+    """Runs a node in the fetched root folder.
+
+    Args:
+        series: of RabbitMQ; None for the newest.
+    """
+
+    def __init__(self, series: Series | None = None) -> None:
+        self._series: Series = series or NEWEST
 
     def prepare(self, home: Home, say: Say) -> None:
         """Fetch the root folder where it is missing."""
         _check()
-        fetch(home, say)
+        fetch(home, say, self._series)
 
     def start(self, home: Home, state: State, node: Node) -> Node:
-        folder = home.folder("debian")
-        settings.write(folder, state, node, cookie=secrets.token_hex(32))
-        command = [*_NAMESPACES, "sh", "-ec", _RUN, "sh", str(root_of(home)), str(folder)]
+        folder, root = home.folder("debian", self._series), root_of(home, self._series)
+        settings.write(folder, state, node, cookie=secrets.token_hex(32), series=self._series)
+        command = [*_NAMESPACES, "sh", "-ec", _RUN, "sh", str(root), str(folder)]
         environment = settings.environment(home, node, "/state")
         process = spawn(command, env=environment, log=folder / "node.log")
         return Node(name=node.name, ports=node.ports, process=process)
@@ -63,28 +73,37 @@ class Debian:
         """Nothing lies elsewhere."""
 
     def log(self, home: Home, *, lines: int) -> str:
-        return tail(home.folder("debian") / "node.log", lines)
+        return tail(home.folder("debian", self._series) / "node.log", lines)
 
     def follow(self, home: Home, node: Node, *, lines: int) -> list[str]:
-        return tail_command(home.folder("debian") / "node.log", node, lines)
+        return tail_command(home.folder("debian", self._series) / "node.log", node, lines)
 
 
-def root_of(home: Home) -> Path:
-    """Return where the root folder is, fetched or not."""
-    return home.roots / f"rabbitmq-4.3-{RELEASE}"
+def root_of(home: Home, series: Series = NEWEST) -> Path:
+    """Return where the root folder of a series is, fetched or not.
+
+    Raises:
+        Unavailable: no release of Debian brings it.
+    """
+    if series not in RELEASES:
+        raise Unavailable(
+            f"Debian has no packages of RabbitMQ {series}, only of {' and '.join(RELEASES)}"
+        )
+    return home.roots / f"rabbitmq-{series}-{RELEASES[series]}"
 
 
-def fetch(home: Home, say: Say) -> Path:
-    """Fetch the root folder once; return its path.
+def fetch(home: Home, say: Say, series: Series = NEWEST) -> Path:
+    """Fetch the root folder of a series once; return its path.
 
     It is made under another name and moved when it is whole, so that an interrupted fetch leaves
     nothing that counts as done; its remains are removed by the next one.
 
     Raises:
-        Unavailable: this machine is not Debian or Ubuntu, or the user is not root.
+        Unavailable: this machine is not Debian or Ubuntu, the user is not root, or no release of
+            Debian brings the series.
         LocalNodeError: the packages could not be fetched.
     """
-    root = root_of(home)
+    root = root_of(home, series)
     if root.exists():
         return root
     _check()
@@ -95,9 +114,9 @@ def fetch(home: Home, say: Say) -> Path:
         stop(FETCH_MARKER, str(partial), grace_s=2)
         _remove(partial)
         _install(say)
-        say(f"fetching RabbitMQ 4.3 from Debian's packages into {root} (about 250 MB, once)")
+        say(f"fetching RabbitMQ {series} from Debian's packages into {root} (about 250 MB, once)")
         try:
-            _debootstrap(partial, say)
+            _debootstrap(partial, RELEASES[series], say)
             _finish(partial)
         except BaseException:
             _remove(partial)
@@ -211,11 +230,11 @@ def mirror_in(targets: str) -> str:
     return ""
 
 
-def _debootstrap(target: Path, say: Say) -> None:
+def _debootstrap(target: Path, release: str, say: Say) -> None:
     command = [
         *(*_NAMESPACES, "--mount-proc", "debootstrap", "--force-check-gpg"),
         *("--variant=minbase", "--include=rabbitmq-server"),
-        *(RELEASE, str(target), _mirror(), SCRIPT),
+        *(release, str(target), _mirror(), _SCRIPT),
     ]
     process = subprocess.Popen(
         command,

@@ -11,11 +11,9 @@ from pathlib import Path
 from broker.errors import LocalNodeError
 from broker.local import settings
 from broker.local.debian import tail
-from broker.local.state import HOST, Home, Node, State, private_folder
+from broker.local.state import HOST, NEWEST, Home, Node, Series, State, private_folder
 from broker.local.way import Say, Unavailable
 
-# Made by deploy/rabbitmq/import-image; the official image serves as well.
-OWN_IMAGE, OFFICIAL_IMAGE = "rabbitry/rabbitmq:4.3", "rabbitmq:4.3-management"
 LABEL = "rabbitry.home"
 _ANSWER_S, _PULL_S, _RUN_S = 10, 600, 60
 # Within the container; what the ports of the host lead to.
@@ -27,11 +25,16 @@ class _NoImage(Unavailable):
 
 
 class Engine:
-    """Runs a node as a container, published on loopback only."""
+    """Runs a node as a container, published on loopback only.
 
-    def __init__(self) -> None:
+    Args:
+        series: of RabbitMQ; None for the newest.
+    """
+
+    def __init__(self, series: Series | None = None) -> None:
         self._command: str | None = None
-        self._image = OFFICIAL_IMAGE
+        self._series: Series = series or NEWEST
+        self._image = self._official
 
     def prepare(self, home: Home, say: Say) -> None:
         """Find an engine that answers, and an image."""
@@ -39,7 +42,7 @@ class Engine:
             self.find_local()
             return
         except _NoImage:
-            wanted = os.environ.get("RABBITRY_IMAGE") or OFFICIAL_IMAGE
+            wanted = os.environ.get("RABBITRY_IMAGE") or self._official
         say(f"pulling the image {wanted}")
         done = self._run("pull", "--quiet", wanted, timeout_s=_PULL_S)
         if done.returncode != 0:
@@ -54,7 +57,7 @@ class Engine:
         """
         named = os.environ.get("RABBITRY_IMAGE")
         self._find()
-        images = [named] if named else [OWN_IMAGE, OFFICIAL_IMAGE]
+        images = [named] if named else images_of(self._series)
         for image in images:
             if self._run("image", "inspect", image).returncode == 0:
                 self._image = image
@@ -62,12 +65,12 @@ class Engine:
         raise _NoImage(f"the engine has no image {' or '.join(images)}")
 
     def start(self, home: Home, state: State, node: Node) -> Node:
-        folder = private_folder(home.folder("engine"))
+        folder = private_folder(home.folder("engine", self._series))
         everywhere = "0.0.0.0"  # noqa: S104  (of the container; the host publishes on loopback)
         text = settings.configuration(
             state, host=everywhere, amqp=_AMQP, management=_MANAGEMENT, prometheus=_PROMETHEUS
         )
-        plugins = settings.shared_file("enabled_plugins").read_text()
+        plugins = settings.plugins(self._series)
         for name, content in (("rabbitmq.conf", text), ("enabled_plugins", plugins)):
             (folder / name).write_text(content)
             # The folder is closed to others; the file is read by the image's own user.
@@ -80,7 +83,8 @@ class Engine:
         self._find()
         done = self._run(
             *("run", "--detach", "--name", name_of(home), "--label", f"{LABEL}={home.path}"),
-            *("--hostname", "localhost", "--volume", f"{name_of(home)}:/var/lib/rabbitmq"),
+            *("--hostname", "localhost"),
+            *("--volume", f"{self._volume(home)}:/var/lib/rabbitmq"),
             *("--env", "RABBITMQ_NODENAME=" + node.name),
             *("--volume", f"{folder / 'rabbitmq.conf'}:/etc/rabbitmq/rabbitmq.conf:ro"),
             *("--volume", f"{folder / 'enabled_plugins'}:/etc/rabbitmq/enabled_plugins:ro"),
@@ -103,7 +107,7 @@ class Engine:
         if self._ours(home) is None:
             return False
         self._run("stop", "-t", "20", name_of(home), timeout_s=_RUN_S)
-        if home.folder("engine").exists():
+        if home.folder("engine", self._series).exists():
             # The engine forgets the log with the container.
             self._log_file(home).write_text(self.log(home, lines=10_000))
         done = self._run("rm", "--force", name_of(home), timeout_s=_RUN_S)
@@ -120,10 +124,11 @@ class Engine:
             self._find()
         except Unavailable as exc:
             raise LocalNodeError(f"the data lies with a container engine, but {exc}") from exc
-        done = self._run("volume", "rm", "--force", name_of(home), timeout_s=_RUN_S)
+        volume = self._volume(home)
+        done = self._run("volume", "rm", "--force", volume, timeout_s=_RUN_S)
         if done.returncode != 0:
             raise LocalNodeError(
-                f"{self._command} does not remove the volume {name_of(home)}: {_last(done.stderr)}"
+                f"{self._command} does not remove the volume {volume}: {_last(done.stderr)}"
             )
 
     def log(self, home: Home, *, lines: int) -> str:
@@ -139,7 +144,14 @@ class Engine:
         return [self._command, "logs", "--tail", str(lines), "--follow", name_of(home)]
 
     def _log_file(self, home: Home) -> Path:
-        return home.folder("engine") / "node.log"
+        return home.folder("engine", self._series) / "node.log"
+
+    @property
+    def _official(self) -> str:
+        return images_of(self._series)[-1]
+
+    def _volume(self, home: Home) -> str:
+        return name_of(home) + ("" if self._series == NEWEST else f"-{self._series}")
 
     def _ours(self, home: Home) -> str | None:
         """Return "true" or "false" as our container runs, None where there is none of ours."""
@@ -186,8 +198,13 @@ class Engine:
             return subprocess.CompletedProcess(command, 125, "", str(exc))
 
 
+def images_of(series: Series) -> list[str]:
+    """Return the images of a series: what deploy/rabbitmq makes, then the official one."""
+    return [f"rabbitry/rabbitmq:{series}", f"rabbitmq:{series}-management"]
+
+
 def name_of(home: Home) -> str:
-    """Return the name of a home's container and volume."""
+    """Return the name of a home's container, and that of its volume begins so."""
     digest = hashlib.sha256(str(Path(home.path)).encode()).hexdigest()[:10]
     return f"rabbitry-{digest}"
 

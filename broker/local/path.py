@@ -13,7 +13,7 @@ from pathlib import Path
 from broker.local import settings
 from broker.local.debian import tail, tail_command
 from broker.local.process import NODE_MARKER, spawn, stop
-from broker.local.state import Home, Node, State
+from broker.local.state import Home, Node, Series, State
 from broker.local.way import Say, Unavailable
 
 OLDEST = (4, 0)
@@ -23,18 +23,27 @@ _DEBIAN = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
 class OnPath:
-    """Runs a node by the installed server; never speaks to a node that it may run already."""
+    """Runs a node by the installed server; never speaks to a node that it may run already.
+
+    Args:
+        series: of RabbitMQ; None for whichever is installed.
+    """
+
+    def __init__(self, series: Series | None = None) -> None:
+        self._series = series
 
     def prepare(self, home: Home, say: Say) -> None:
-        """Check that there is one, and that it is new enough."""
+        """Check that there is one, and that it is new enough, or of the series."""
         version = _version(_server())
+        found = ".".join(map(str, version))
         if version < OLDEST:
-            found = ".".join(map(str, version))
             raise Unavailable(f"the rabbitmq-server on the PATH is {found}, 4.0 is the oldest")
+        if self._series is not None and not found.startswith(f"{self._series}."):
+            raise Unavailable(f"the rabbitmq-server on the PATH is {found}, not {self._series}")
 
     def start(self, home: Home, state: State, node: Node) -> Node:
-        folder = home.folder("path")
-        settings.write(folder, state, node, cookie=secrets.token_hex(32))
+        folder = home.folder("path", self._series)
+        settings.write(folder, state, node, cookie=secrets.token_hex(32), series=self._series)
         environment = dict(settings.environment(home, node, str(folder)))
         environment["PATH"] = os.environ.get("PATH", environment["PATH"])
         process = spawn([str(_server())], env=environment, log=folder / "node.log")
@@ -50,10 +59,10 @@ class OnPath:
         """Nothing lies elsewhere."""
 
     def log(self, home: Home, *, lines: int) -> str:
-        return tail(home.folder("path") / "node.log", lines)
+        return tail(home.folder("path", self._series) / "node.log", lines)
 
     def follow(self, home: Home, node: Node, *, lines: int) -> list[str]:
-        return tail_command(home.folder("path") / "node.log", node, lines)
+        return tail_command(home.folder("path", self._series) / "node.log", node, lines)
 
 
 def _server() -> Path:

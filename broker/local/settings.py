@@ -7,11 +7,13 @@ from pathlib import Path
 
 from broker.errors import LocalNodeError
 from broker.local.process import NODE_MARKER
-from broker.local.state import HOST, Home, Node, State, private_folder
+from broker.local.state import HOST, NEWEST, Home, Node, Series, State, private_folder
 
 _HERE = Path(__file__).parent
 # In a checkout the files of deploy/, in an installed package the copies beside this module.
 _SHARED = (_HERE.parents[1] / "deploy" / "rabbitmq", _HERE / "rabbitmq")
+# The newest RabbitMQ has the type of exchange by itself that replacing a queue takes.
+_ONLY_OLDER = "rabbitmq_sharding"
 
 
 def shared_file(name: str) -> Path:
@@ -47,8 +49,16 @@ loopback_users = none
 """
 
 
-def write(folder: Path, state: State, node: Node, *, cookie: str) -> None:
-    """Write the settings of a node that runs on this machine itself."""
+def plugins(series: Series | None) -> str:
+    """Return ``enabled_plugins`` for a series of RabbitMQ; None is the newest."""
+    text = shared_file("enabled_plugins").read_text()
+    return text if series in (None, NEWEST) else text.replace("]", f",{_ONLY_OLDER}]")
+
+
+def write(
+    folder: Path, state: State, node: Node, *, cookie: str, series: Series | None = None
+) -> None:
+    """Write the settings of a node of a series that runs on this machine itself."""
     private_folder(folder)
     text = configuration(
         state,
@@ -58,7 +68,7 @@ def write(folder: Path, state: State, node: Node, *, cookie: str) -> None:
         prometheus=node.ports.prometheus,
     )
     (folder / "rabbitmq.conf").write_text(text)
-    (folder / "enabled_plugins").write_text(shared_file("enabled_plugins").read_text())
+    (folder / "enabled_plugins").write_text(plugins(series))
     secret = folder / ".erlang.cookie"
     if not secret.exists():
         secret.touch(0o600)

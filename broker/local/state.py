@@ -22,6 +22,9 @@ from broker.local.process import Process
 Phase = Literal["stopped", "starting", "running"]
 WayName = Literal["engine", "path", "debian"]
 WAYS: tuple[WayName, ...] = get_args(WayName)
+Series = Literal["4.0", "4.1", "4.2", "4.3"]
+SERIES: tuple[Series, ...] = get_args(Series)
+NEWEST = SERIES[-1]
 
 HOST = "127.0.0.1"
 
@@ -61,9 +64,13 @@ class Home:
     def state_file(self) -> Path:
         return self.node / "state.json"
 
-    def folder(self, way: WayName) -> Path:
-        """Settings, data and log of the node as one way runs it."""
-        return self.node / way
+    def folder(self, way: WayName, series: Series | None = None) -> Path:
+        """Settings, data and log of the node as one way runs it.
+
+        Data of one series is no other's: an older RabbitMQ cannot read it, and a newer one
+        changes it for good.
+        """
+        return self.node / (way if series in (None, NEWEST) else f"{way}-{series}")
 
     @contextlib.contextmanager
     def locked(self, waiting: Callable[[str], None]) -> Iterator[None]:
@@ -128,14 +135,24 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The private RabbitMQ; `stopped` keeps the ports and the password of its data."""
+    """The private RabbitMQ; `stopped` keeps the ports and the password of its data.
+
+    Attributes:
+        series: which was asked for; None for the newest that the way offers.
+        version: RabbitMQ's own; None where it never was ready.
+    """
 
     phase: Phase
     way: WayName
     user: str
     password: str
     nodes: tuple[Node, ...]
+    series: Series | None = None
     version: str | None = None
+
+    def is_of(self, series: Series | None) -> bool:
+        """Say whether its RabbitMQ is of a series; any is, where None is asked for."""
+        return series is None or (self.version or "").startswith(f"{series}.")
 
     @property
     def url(self) -> str:
@@ -202,6 +219,10 @@ def private_folder(path: Path) -> Path:
 def _decode(raw: dict[str, Any]) -> State:
     if raw["phase"] not in get_args(Phase) or raw["way"] not in WAYS:
         raise ValueError("unknown phase or way")
+    # A state of before there was a choice has none.
+    series = raw.get("series")
+    if series is not None and series not in SERIES:
+        raise ValueError("unknown series")
     nodes = tuple(
         Node(
             name=node["name"],
@@ -218,6 +239,7 @@ def _decode(raw: dict[str, Any]) -> State:
         way=raw["way"],
         user=raw["user"],
         password=raw["password"],
+        series=series,
         version=raw["version"],
         nodes=nodes,
     )

@@ -119,6 +119,24 @@ def test_its_data_outlives_a_stop_and_a_kill(home: Home, way: str) -> None:
     assert marked(NODE_MARKER, str(home.path)) == []
 
 
+@pytest.mark.soak
+def test_each_series_has_its_own_data_and_the_last_one_is_started_again(home: Home) -> None:
+    newest = local.up(home, way=WAY)
+    publish(newest.url, "in the newest")
+    older = local.up(home, way=WAY, series="4.0")
+    assert older.version is not None
+    assert older.version.startswith("4.0.")
+    assert older.url == newest.url
+    publish(older.url, "in the older")
+    local.down(home)
+    assert local.up(home) == local.status(home)
+    assert taken(older.url) == ["in the older"]
+    again = local.up(home, series="4.3")
+    assert again.version == newest.version
+    assert taken(again.url) == ["in the newest"]
+    assert "Server startup complete" in local.logs(home, lines=1000)
+
+
 def test_two_ups_at_once_start_one_node_and_everything_listens_on_loopback(
     home: Home, tmp_path: Path
 ) -> None:

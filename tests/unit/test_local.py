@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 from broker import local
 from broker.errors import LocalNodeError
 from broker.local import ports
+from broker.local.debian import root_of
 from broker.local.process import Process, marked, stop
+from broker.local.settings import plugins, shared_file
 from broker.local.state import Home, Node, Ports, State, load, private_url, save
 from broker.local.way import Unavailable
 from tests.waiting import until
@@ -107,8 +110,8 @@ def test_ways_are_tried_in_order_and_the_error_names_the_remedies(
     tried: list[str] = []
 
     class Refusing:
-        def __init__(self, name: str) -> None:
-            self.name = name
+        def __init__(self, name: str, series: str | None = None) -> None:
+            self.name = name if series is None else f"{name} {series}"
 
         def prepare(self, home: Home, say: local.Say) -> None:
             tried.append(self.name)
@@ -129,6 +132,9 @@ def test_ways_are_tried_in_order_and_the_error_names_the_remedies(
     with pytest.raises(LocalNodeError):
         local.up(home, way="path")
     assert tried == ["path"]
+    with pytest.raises(LocalNodeError, match=r"no RabbitMQ 4\.0 can be started"):
+        local.up(home, series="4.0")
+    assert tried[1:] == ["engine 4.0", "path 4.0", "debian 4.0"]
 
 
 def test_an_old_server_on_the_path_is_passed_over(
@@ -148,11 +154,40 @@ def test_an_old_server_on_the_path_is_passed_over(
         f"#!/bin/sh\nsleep 600 >/dev/null 2>&1 &\necho $! > {left}\necho 4.1.0\n"
     )
     OnPath().prepare(home, lambda text, fraction=None: None)
+    with pytest.raises(Unavailable, match=r"is 4\.1\.0, not 4\.2"):
+        OnPath("4.2").prepare(home, lambda text, fraction=None: None)
     until(
         lambda: Process.of(int(left.read_text())) is None,
         timeout_s=5,
         what="the process that was left behind to end",
     )
+
+
+def test_each_series_has_data_and_a_root_folder_of_its_own(home: Home) -> None:
+    assert home.folder("debian", "4.0") != home.folder("debian") == home.folder("debian", "4.3")
+    assert root_of(home, "4.0").name == "rabbitmq-4.0-trixie"
+    assert root_of(home).name == "rabbitmq-4.3-forky"
+    with pytest.raises(Unavailable, match=r"no packages of RabbitMQ 4\.1, only of 4\.0 and 4\.3"):
+        root_of(home, "4.1")
+
+
+def test_an_older_rabbitmq_gets_the_plugin_that_replacing_a_queue_takes() -> None:
+    assert plugins(None) == plugins("4.3") == shared_file("enabled_plugins").read_text()
+    assert plugins("4.0").strip().endswith(",rabbitmq_sharding].")
+
+
+def test_a_state_knows_its_series_and_one_of_before_there_was_a_choice_is_read(home: Home) -> None:
+    state = dataclasses.replace(state_of(None), series="4.0", version="4.0.5")
+    save(home, state)
+    assert load(home) == state
+    assert [state.is_of(series) for series in (None, "4.0", "4.3")] == [True, True, False]
+    old = json.loads(home.state_file.read_text())
+    del old["series"]
+    home.state_file.write_text(json.dumps(old))
+    assert load(home) == dataclasses.replace(state, series=None)
+    home.state_file.write_text(json.dumps({**old, "series": "3.13"}))
+    with pytest.raises(LocalNodeError, match="unknown series"):
+        load(home)
 
 
 def test_without_any_engine_that_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
