@@ -1,26 +1,38 @@
-"""SIGTERM: stop consuming, finish what runs, then stop; a second signal ends at once.
+"""SIGTERM: take no more jobs, finish what runs within the grace, return the rest; then end.
 
 Celery stops its event loop first and waits for the pool afterwards, when nobody reads the
 children's results any more: jobs that finish meanwhile are not acknowledged and run again, and
 the children wait half a minute for somebody to listen. Here the loop goes on until the last
-result is in.
+result is in, what is not done goes back to RabbitMQ uncounted, and a watchdog ends the process
+soon after the grace, whatever happens. A second signal ends it at once.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from types import FrameType
 from typing import Any
 
 from celery import signals
+from celery.exceptions import WorkerShutdown
 from celery.utils.log import get_logger
 from celery.worker import state
+
+from consumers.ending import Ending, Watchdog, leave
 
 logger = get_logger("rabbitry.worker")
 
 CHECK_S = 0.05
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+# After the grace the process has so long to return what runs; then it ends by force.
+LAST_S = 0.85
+# For results that children had written when they were ended.
+_RESULTS_S = 0.1
+# For Celery to stop what has nothing more to do.
+_CELERY_S = 2.0
+_SIGNALLED = 128
 
 
 class Shutdown:
@@ -34,47 +46,151 @@ class Shutdown:
     def __init__(self, worker: Any, *, grace_s: float) -> None:
         self._worker = worker
         self._grace_s = grace_s
+        self._pid = os.getpid()
+        self._ending = Ending(worker)
+        self._watchdog = Watchdog(self._ending)
         self._deadline: float | None = None
+        self._green: Any = None
+        self._main: Any = None
+        self._idle = self._expired = False
+
+    @property
+    def began(self) -> bool:
+        """Whether the worker stops."""
+        return self._deadline is not None
 
     def install(self) -> None:
-        """Take the signals over from Celery as soon as it has set its own handlers."""
-        # Celery sets its handlers while it starts and says afterwards that it is ready.
-        signals.worker_ready.connect(self._set_handlers, weak=False)
+        """Take the signals over; to be called where Celery would set its own handlers."""
+        if self._worker.hub is None:
+            import gevent
 
-    def _set_handlers(self, **_: Any) -> None:
+            self._green, self._main = gevent, gevent.getcurrent()
+            self._watchers = [
+                gevent.signal_handler(number, self._on_signal, number) for number in SIGNALS
+            ]
+            return
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self._deadline is not None:
-            # Celery looks at this flag on every turn of its loop, and ends the children.
-            state.should_terminate = 1
+    def _on_signal(self, number: int, _frame: FrameType | None = None) -> None:
+        if os.getpid() != self._pid:
+            # A child that was forked a moment ago has the handler still.
+            os._exit(_SIGNALLED + number)
+        if self.began or number == signal.SIGQUIT:
+            self._ending.at_once(_SIGNALLED + number)
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to stop; safe in a signal handler."""
+        if self.began:
             return
         self._deadline = time.monotonic() + self._grace_s
-        # The worker's own: the current one of the process is forgotten when a connection is lost.
-        hub = self._worker.hub
-        if hub is None:
-            # Without an event loop (gevent) Celery's own way is the only one.
-            state.should_stop = 0
+        self._watchdog.end_at(self._deadline + LAST_S)
+        if self._ending.channel is None:
+            # Nothing is consumed; RabbitMQ has back what a lost connection held.
+            self._ending.at_once(0)
+        consumer = self._worker.consumer
+        # From now on, also for what has been read from the connection already.
+        consumer.task_consumer.on_message = consumer.app.undertaker.give_back
+        consumer.on_connection_error_after_connected = self._lost
+        if self._green is not None:
+            self._green.spawn(self._go_on)
             return
+        hub = self._worker.hub
         hub.call_soon(self._stop_consuming)
         hub.call_repeatedly(CHECK_S, self._check)
+        consumer.wake()
+
+    def _go_on(self) -> None:
+        """Do without an event loop what else it would call."""
+        self._stop_consuming()
+        while True:
+            self._green.sleep(CHECK_S)
+            self._check()
+
+    def _lost(self, exc: Exception) -> None:
+        logger.warning("the connection is lost while stopping, and with it what ran: %s", exc)
+        self._ending.at_once(0)
 
     def _stop_consuming(self) -> None:
-        running = len(state.reserved_requests)
-        logger.info("stopping: no more jobs are taken, %d are finished first", running)
-        consumer = self._worker.consumer
-        if consumer is not None and consumer.task_consumer is not None:
-            consumer.task_consumer.cancel()
+        self._ending.cancel()
+        self._return_waiting()
+        logger.info(
+            "stopping: no more jobs are taken, %d are finished first", len(state.reserved_requests)
+        )
+        signals.worker_shutting_down.send(
+            sender=self._worker.hostname, sig="SIGTERM", how="Warm", exitcode=0
+        )
+
+    def _return_waiting(self) -> None:
+        """Return what no slot has begun."""
+        for request in _waiting(self._worker):
+            state.task_ready(request)
+            self._worker.app.undertaker.give_back(request._message)
+
+    @property
+    def _is_done(self) -> bool:
+        return not (
+            state.reserved_requests
+            or self._worker.app.undertaker.busy
+            or not self._ending.cancelled
+        )
 
     def _check(self) -> None:
         assert self._deadline is not None
-        if not state.reserved_requests and not self._worker.app.undertaker.busy:
-            state.should_stop = 0
+        if self._expired:
+            return
+        if self._is_done:
+            # What a result has led to (an ack, a dead letter) is a turn of the loop behind it.
+            if self._idle:
+                self._finish()
+            self._idle = True
         elif time.monotonic() >= self._deadline:
-            logger.warning(
-                "the grace of %g s is over: %d jobs go back to RabbitMQ",
-                self._grace_s,
-                len(state.reserved_requests),
-            )
-            state.should_terminate = 0
+            self._expired = True
+            self._expire()
+        else:
+            self._idle = False
+
+    def _finish(self) -> None:
+        self._watchdog.end_at(time.monotonic() + _CELERY_S)
+        if self._green is not None:
+            self._green.kill(self._main, WorkerShutdown(0))
+        state.should_stop = 0
+
+    def _expire(self) -> None:
+        logger.warning(
+            "the grace of %g s is over: %d jobs go back to RabbitMQ",
+            self._grace_s,
+            len(state.reserved_requests),
+        )
+        pool = self._worker.pool
+        if not pool.uses_semaphore:
+            # Threads cannot be ended but with their process.
+            self._give_up()
+            return
+        # One that is closed replaces no children, and calls no job of theirs lost.
+        pool.close()
+        # Celery ends by any other value than False; `JobRequest` asks whether it is None.
+        state.should_terminate = False
+        self._ending.kill_children()
+        self._worker.hub.call_later(_RESULTS_S, self._give_up)
+
+    def _give_up(self) -> None:
+        self._ending.last_words()
+        signals.worker_shutdown.send(sender=self._worker)
+        leave(0)
+
+
+def _waiting(worker: Any) -> list[Any]:
+    """Take the requests out that wait for a slot."""
+    requests = []
+    if worker.semaphore is not None:
+        requests += [args[0] for _, args, _ in worker.semaphore._waiting]
+        worker.semaphore._waiting.clear()
+    executor = getattr(worker.pool, "executor", None)
+    if executor is not None:
+        # ThreadPoolExecutor cancels a future, but does not say whose it was.
+        for item in tuple(executor._work_queue.queue):
+            if item is not None and item.future.cancel():
+                requests.append(item.args[3].__self__)
+    return requests

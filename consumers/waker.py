@@ -24,7 +24,7 @@ class Waker:
         """Watch for calls on an event loop, which forgets that when a connection is lost."""
         self._thread = threading.get_ident()
         hub.add_reader(self._read, self._run)
-        self._wake()
+        self.wake()
 
     @property
     def in_loop(self) -> bool:
@@ -34,9 +34,10 @@ class Waker:
     def soon(self, call: Callable[[], Any]) -> None:
         """Call in the loop's next turn; safe from any thread."""
         self._calls.append(call)
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let the loop's next turn begin at once; safe from any thread, and in a signal handler."""
         # Where it is full the loop has been woken.
         with contextlib.suppress(BlockingIOError):
             self._write.send(b"\0")

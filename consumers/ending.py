@@ -1,0 +1,166 @@
+"""How a worker's process ends where Celery's own way may wait: at once, nothing left behind."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger("rabbitry.worker")
+
+# Each bounds one step: RabbitMQ may answer no more.
+_WRITE_S = 0.2
+_CLOSE_S = 0.25
+# Before a process ends by force, for what can still be returned.
+_LAST_WORDS_S = 0.45
+_NAP_S = 0.05
+_CANCEL, _NACK = (60, 30), (60, 120)
+
+
+class Ending:
+    """The last steps of one worker's process.
+
+    Args:
+        worker: Celery's worker.
+    """
+
+    def __init__(self, worker: Any) -> None:
+        self._worker = worker
+        self._pid = os.getpid()
+
+    @property
+    def channel(self) -> Any:
+        """The channel that the jobs came over; None without a connection."""
+        consumer = getattr(self._worker, "consumer", None)
+        task_consumer = getattr(consumer, "task_consumer", None)
+        if consumer is None or consumer.connection is None or task_consumer is None:
+            return None
+        channel = task_consumer.channel
+        connection = getattr(channel, "connection", None)
+        return channel if connection is not None and connection.connected else None
+
+    def cancel(self) -> None:
+        """Ask RabbitMQ for no more jobs, without waiting for its answer."""
+        channel = self.channel
+        if channel is None:
+            return
+        for tag in self._worker.consumer.task_consumer._active_tags.values():
+            # py-amqp waits for the answer, or forgets the consumer before the last delivery.
+            channel.send_method(_CANCEL, "sb", (tag, False))
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether RabbitMQ has answered that nothing more comes."""
+        channel = self.channel
+        return channel is None or not channel.callbacks
+
+    def return_all(self) -> None:
+        """Return to its queue whatever is not settled, uncounted."""
+        channel = self.channel
+        if channel is not None:
+            # Tag 0 with `multiple` means all there are.
+            channel.send_method(_NACK, "Lbb", (0, True, True))
+
+    def flush(self) -> None:
+        """Close the connection in order, so that RabbitMQ has read all that was written."""
+        channel = self.channel
+        if channel is None:
+            return
+        with contextlib.suppress(Exception):
+            connection = channel.connection
+            connection.transport.sock.settimeout(_CLOSE_S)
+            connection.close()
+
+    def kill_children(self) -> None:
+        """End the processes that run jobs, however they are."""
+        pool = getattr(getattr(self._worker, "pool", None), "_pool", None)
+        for process in tuple(getattr(pool, "_pool", None) or ()):
+            pid = getattr(process, "pid", None)
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def at_once(self, code: int) -> None:
+        """End the process now: what runs is ended, and returned if RabbitMQ still listens."""
+        if os.getpid() != self._pid:
+            return  # a child that has inherited the handler, and is none of the worker's
+        self.kill_children()
+        # In a thread: this may be a signal handler, amidst a write that holds the channel's lock.
+        last = threading.Thread(target=self.last_words, daemon=True)
+        last.start()
+        last.join(_WRITE_S + _CLOSE_S)
+        leave(code)
+
+    def last_words(self) -> None:
+        """Return what is not settled, and close the connection."""
+        with contextlib.suppress(Exception):
+            self.return_all()
+            self.flush()
+
+
+class Watchdog:
+    """Ends the process at a time, with code 0, whatever its threads and its event loop do.
+
+    Args:
+        ending: of the process.
+    """
+
+    def __init__(self, ending: Ending) -> None:
+        self._ending = ending
+        self._at: float | None = None
+
+    def end_at(self, when: float) -> None:
+        """Set, or bring forward, the end of the process, by `time.monotonic`."""
+        running = self._at is not None
+        self._at = when if self._at is None else min(self._at, when)
+        if not running:
+            start, sleep = _native()
+            start(self._wait, (sleep,))
+
+    def _wait(self, sleep: Callable[[float], None]) -> None:
+        self._sleep_until(sleep, before_s=_LAST_WORDS_S)
+        self._ending.kill_children()
+        if not _is_green():
+            # The event loop is busy with a job (solo), or waits for RabbitMQ.
+            threading.Thread(target=self._ending.last_words, daemon=True).start()
+        self._sleep_until(sleep, before_s=0)
+        os.write(2, b"the worker ends by force: a job, or RabbitMQ, did not let go\n")
+        os._exit(0)
+
+    def _sleep_until(self, sleep: Callable[[float], None], *, before_s: float) -> None:
+        # The time may be brought forward meanwhile.
+        while self._at is not None:
+            remaining_s = self._at - before_s - time.monotonic()
+            if remaining_s <= 0:
+                return
+            sleep(min(remaining_s, _NAP_S))
+
+
+def leave(code: int) -> None:
+    """End the process without waiting for threads that run jobs."""
+    with contextlib.suppress(Exception):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _native() -> tuple[Callable[..., Any], Callable[[float], None]]:
+    """Return what starts a thread of the system's own, and sleeps in it, also under gevent."""
+    if not _is_green():
+        return _thread.start_new_thread, time.sleep
+    original = sys.modules["gevent.monkey"].get_original
+    return original("_thread", "start_new_thread"), original("time", "sleep")
+
+
+def _is_green() -> bool:
+    """Say whether threads are gevent's."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
