@@ -22,6 +22,7 @@ from broker.message import CALL
 from consumers.failure.failure import Failure
 from consumers.failure.intake import problem_of
 from consumers.job import JobTask
+from consumers.prefetch import consume
 from consumers.waker import Waker
 
 logger = get_logger(__name__)
@@ -37,13 +38,14 @@ class NotRun(RabbitryError):
 
 
 class JobTasks(Tasks):  # type: ignore[misc]
-    """Consumes with a prefetch of each consumer's own: RabbitMQ 4.3 denies the global one."""
+    """Consumes each queue with a prefetch of its own: RabbitMQ 4.3 denies the global one."""
 
     requires = (Events,)
 
-    def qos_global(self, c: Any) -> bool:
-        """Never ask for global prefetch."""
-        return False
+    def start(self, c: Any) -> None:
+        """Say how long jobs may run, and consume; called for each connection anew."""
+        c.update_strategies()
+        consume(c)
 
 
 class JobControl(Control):  # type: ignore[misc]
@@ -90,16 +92,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         super().register_with_event_loop(hub)
         self._waker.register(hub)
 
-    def wake(self) -> None:
-        """Let the loop's next turn begin at once; safe in a signal handler."""
-        self._waker.wake()
-
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Call in the loop's next turn, which begins at once; safe from any thread."""
-        if not self.hub:
-            # Under gevent the loop waits for RabbitMQ meanwhile; the channel's lock is green.
-            return self.timer.call_after(0, p, args, kwargs)
-        if self._waker.in_loop:
+        if not self.hub or self._waker.in_loop:
             return super().call_soon(p, *args, **kwargs)
         call = partial(p, *args, **kwargs)
         self._waker.soon(call)

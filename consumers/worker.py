@@ -8,7 +8,6 @@ import inspect
 from typing import Any
 
 from celery import Celery
-from celery.apps.worker import Worker, install_cry_handler
 from celery.utils.nodenames import default_nodename, host_format
 
 from broker.connection import Address, connect, translated
@@ -18,6 +17,7 @@ from broker.topology.model import WorkerSpec
 from consumers.factory import make_app
 from consumers.limits import Limits
 from consumers.once.task import check_store
+from consumers.prefetch import shares_for
 from consumers.shutdown import Shutdown
 
 
@@ -39,6 +39,7 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     spec = worker_of(topology, name)
     if spec.pool == "gevent" and importlib.util.find_spec("gevent") is None:
         raise WorkerError(f"worker {name!r} uses the pool gevent: `pip install gevent` first")
+    shares = shares_for(topology, name)
     app = make_app(topology, address)
     app.conf.worker_enable_remote_control = spec.remote_control
     load_tasks(app, topology)
@@ -47,8 +48,7 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     check_pool(app, topology, name)
     check_store(app)
     check_queues(address, spec.queues)
-    worker = JobWorker(
-        app=app,
+    worker = app.Worker(
         hostname=host_format(default_nodename(f"{name}@%h")),
         pool=spec.pool,
         concurrency=spec.concurrency,
@@ -56,22 +56,11 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
         loglevel=loglevel,
         quiet=True,
     )
-    # Read by JobConsumer when it is made: what RabbitMQ may hand over ahead, all slots together.
-    worker.prefetch = spec.prefetch or spec.concurrency
-    worker.shutdown = Shutdown(worker, grace_s=spec.grace.total_seconds())
+    # Read by JobConsumer: what RabbitMQ may hand over ahead, together and of each queue.
+    worker.prefetch, worker.shares = sum(shares.values()), shares
+    Shutdown(worker, grace_s=spec.grace.total_seconds()).install()
     worker.start()
     return int(worker.exitcode or 0)
-
-
-class JobWorker(Worker):  # type: ignore[misc]
-    """Celery's worker with our own way to stop."""
-
-    shutdown: Shutdown
-
-    def install_platform_tweaks(self, worker: Any) -> None:
-        """Set our signal handlers instead of Celery's."""
-        self.shutdown.install()
-        install_cry_handler()
 
 
 def worker_of(topology: Topology, name: str) -> WorkerSpec:

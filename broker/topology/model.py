@@ -28,6 +28,7 @@ from broker.topology.switches import Ignore, Lint
 from broker.topology.values import (
     Duration,
     Name,
+    Part,
     PositiveDuration,
     ShortText,
     TaskPath,
@@ -137,7 +138,13 @@ class WorkerSpec(Strict):
     grace: Duration = timedelta(seconds=25)
     """How long running tasks may go on after a request to stop."""
     prefetch: Annotated[int, Field(ge=1)] | None = None
-    """How many messages it holds; as many as it runs tasks, when not given."""
+    """How many messages it holds, of all its queues together; as many as it runs tasks, when not
+    given."""
+    weights: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """How its slots are divided among its queues: a queue with 3 has three times as many as one
+    with 1, which is the weight of a queue that is not named. Each has at least one."""
+    starvation: Part | None = None
+    """The least part of its slots, such as `25%`, that the queues after the first have together."""
     time_limit: PositiveDuration | None = None
     """How long a job may run that says no `time_limit` itself; only prefork can end one."""
     remote_control: bool = False

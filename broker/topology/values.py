@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import (
@@ -26,6 +29,8 @@ from broker.units import (
 
 # AMQP's short string: names and routing keys.
 NAME_LIMIT_BYTES = 255
+
+_PERCENT = r"[0-9]+(?:\.[0-9]+)?%"
 
 
 def _read_duration(value: Any) -> Any:
@@ -108,6 +113,39 @@ Size = Annotated[
             "anyOf": [
                 {"type": "integer", "minimum": 0},
                 {"type": "string", "pattern": SIZE_PATTERN, "examples": ["512KiB", "16MiB"]},
+            ]
+        }
+    ),
+]
+
+
+def _read_part(value: Any) -> Any:
+    text = value.strip() if isinstance(value, str) else ""
+    if re.fullmatch(_PERCENT, text):
+        part = Decimal(text.removesuffix("%")) / 100
+    elif isinstance(value, float | Decimal) and math.isfinite(value):
+        # As it stands in the file: 0.07 has no exact binary form, and seven in a hundred is meant.
+        part = Decimal(str(value))
+    else:
+        raise ValueError(f"{value!r} is no part; write a percentage such as 25%, or 0.25")
+    if not 0 < part < 1:
+        raise ValueError(f"{value} is not between 0% and 100%")
+    return part
+
+
+def _format_part(value: Decimal) -> str:
+    return f"{(value * 100).normalize():f}%"
+
+
+Part = Annotated[
+    Decimal,
+    BeforeValidator(_read_part),
+    PlainSerializer(_format_part, return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+                {"type": "string", "pattern": rf"^{_PERCENT}$", "examples": ["25%"]},
             ]
         }
     ),

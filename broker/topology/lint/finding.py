@@ -97,6 +97,9 @@ RULES: Mapping[str, Rule] = {
     "prefetch-priority": _DOUBTFUL,
     "time-limit": _WRONG,
     "time-limit-pool": _DOUBTFUL,
+    "worker-slots": _REFUSED,
+    "worker-weights": _REFUSED,
+    "worker-starvation": _DOUBTFUL,
     "not-consumed": _WORTH_KNOWING,
     # Schedules
     "unknown-job": _REFUSED,

@@ -11,14 +11,13 @@ from broker.topology.effective import DEFAULTS, value_of
 from broker.topology.lint.exchanges import exists
 from broker.topology.lint.finding import Finding, finding
 from broker.topology.lint.view import View, older_than
+from broker.topology.lint.workers import priorities
 from broker.topology.model import Topology
 from broker.topology.objects import Object
 from broker.topology.settings import QUORUM
 from broker.topology.source import DataPath
 from broker.units import format_duration, milliseconds
 
-# What RabbitMQ counts a message without priority as.
-_NO_PRIORITY = 4
 _STRICT_PRIORITIES_SINCE = "4.3"
 
 
@@ -99,14 +98,11 @@ def _consumer_timeout_ms(view: View, there: Object) -> int | None:
 
 
 def _priorities(view: View) -> Iterator[Finding]:
-    for queue, jobs in view.jobs_in.items():
-        if view.topology.queues[queue].type != QUORUM:
+    for queue in view.jobs_in:
+        ranks = priorities(view, queue)
+        if len(set(ranks.values())) < 2:
             continue
-        specs = {job: view.topology.jobs[job].priority for job in jobs}
-        ranks = {job: _NO_PRIORITY if it is None else it for job, it in specs.items()}
         last, first = min(ranks, key=ranks.__getitem__), max(ranks, key=ranks.__getitem__)
-        if ranks[last] == ranks[first]:
-            continue
         yield finding(
             ("queues", queue),
             "starvation",
@@ -114,13 +110,3 @@ def _priorities(view: View) -> Iterator[Finding]:
             f" {ranks[first]}) is waiting, for ever under load; give it a queue of its own",
             at_key=True,
         )
-        for worker in view.workers_of.get(queue, ()):
-            spec = view.topology.workers[worker]
-            if spec.prefetch is not None and spec.prefetch > spec.concurrency:
-                yield finding(
-                    ("workers", worker, "prefetch"),
-                    "prefetch-priority",
-                    f"it holds {spec.prefetch} jobs of queue {queue!r} and runs {spec.concurrency}:"
-                    f" {first!r} waits behind {last!r} that are already held; leave prefetch out",
-                    at_key=True,
-                )

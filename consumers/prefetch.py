@@ -1,0 +1,82 @@
+"""How many messages a worker holds of each queue: a share of its slots, and none beyond them.
+
+RabbitMQ counts a prefetch for each consumer by itself, and gives to a consumer the one that was
+asked for last before it began: https://www.rabbitmq.com/docs/consumer-prefetch. What Celery asks
+for later would hold for none that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import kombu
+from kombu.common import QoS
+
+from broker.errors import WorkerError
+from broker.topology import Topology
+from broker.topology.shares import shares, shares_of
+
+
+class ShareConsumer(kombu.Consumer):  # type: ignore[misc]
+    """Consumes each queue with a prefetch of its own.
+
+    Args:
+        channel: or a connection, whose channel is taken.
+        prefetch: by queue, 0 without end; a queue that is added later gets 1.
+    """
+
+    def __init__(self, channel: Any, *, prefetch: Mapping[str, int], **options: Any) -> None:
+        self._prefetch = prefetch
+        super().__init__(channel, **options)
+
+    def _basic_consume(self, queue: Any, *args: Any, **options: Any) -> Any:
+        if not self.consuming_from(queue):
+            self.channel.basic_qos(0, self._prefetch.get(queue.name, 1), False)
+        return super()._basic_consume(queue, *args, **options)
+
+
+def consume(consumer: Any) -> None:
+    """Give Celery's consumer what it receives tasks with, on the connection that it has now.
+
+    Args:
+        consumer: a `JobConsumer`; it begins to consume when its loop begins.
+    """
+    consumer.qos_global = False
+    consumer.task_consumer = ShareConsumer(
+        consumer.connection,
+        prefetch=prefetch_of(consumer),
+        queues=list(consumer.app.amqp.queues.consume_from.values()),
+        accept=consumer.app.conf.accept_content,
+        on_decode_error=consumer.on_decode_error,
+    )
+    # Celery raises it for tasks that wait in memory until they are due; here none does.
+    consumer.qos = QoS(lambda prefetch_count: None, consumer.initial_prefetch_count)
+
+
+def prefetch_of(consumer: Any) -> Mapping[str, int]:
+    """Return how many messages a consumer of Celery's holds of each of its queues."""
+    stated: Mapping[str, int] | None = getattr(consumer.controller, "shares", None)
+    if stated is not None:
+        return stated
+    # `celery worker -Q`: the file's workers say nothing about it.
+    queues = list(consumer.app.amqp.queues.consume_from)
+    slots = consumer.initial_prefetch_count
+    return (
+        shares(max(slots, len(queues)), queues, weights={}) if slots else dict.fromkeys(queues, 0)
+    )
+
+
+def shares_for(topology: Topology, name: str) -> dict[str, int]:
+    """Return how many messages a worker of the topology holds of each queue.
+
+    Raises:
+        WorkerError: it has fewer slots than queues.
+    """
+    try:
+        return shares_of(topology.workers[name])
+    except ValueError as exc:
+        raise WorkerError(
+            f"worker {name!r} consumes more queues than it has slots: {exc}; raise its"
+            " concurrency, or run a worker for each queue"
+        ) from exc
