@@ -92,9 +92,16 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         super().register_with_event_loop(hub)
         self._waker.register(hub)
 
+    def wake(self) -> None:
+        """Let the loop's next turn begin at once; safe in a signal handler."""
+        self._waker.wake()
+
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Call in the loop's next turn, which begins at once; safe from any thread."""
-        if not self.hub or self._waker.in_loop:
+        if not self.hub:
+            # Under gevent the loop waits for RabbitMQ meanwhile; the channel's lock is green.
+            return self.timer.call_after(0, p, args, kwargs)
+        if self._waker.in_loop:
             return super().call_soon(p, *args, **kwargs)
         call = partial(p, *args, **kwargs)
         self._waker.soon(call)

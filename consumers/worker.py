@@ -8,6 +8,7 @@ import inspect
 from typing import Any
 
 from celery import Celery
+from celery.apps.worker import Worker, install_cry_handler
 from celery.utils.nodenames import default_nodename, host_format
 
 from broker.connection import Address, connect, translated
@@ -48,7 +49,8 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     check_pool(app, topology, name)
     check_store(app)
     check_queues(address, spec.queues)
-    worker = app.Worker(
+    worker = JobWorker(
+        app=app,
         hostname=host_format(default_nodename(f"{name}@%h")),
         pool=spec.pool,
         concurrency=spec.concurrency,
@@ -58,9 +60,20 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     )
     # Read by JobConsumer: what RabbitMQ may hand over ahead, together and of each queue.
     worker.prefetch, worker.shares = sum(shares.values()), shares
-    Shutdown(worker, grace_s=spec.grace.total_seconds()).install()
+    worker.shutdown = Shutdown(worker, grace_s=spec.grace.total_seconds())
     worker.start()
     return int(worker.exitcode or 0)
+
+
+class JobWorker(Worker):  # type: ignore[misc]
+    """Celery's worker with our own way to stop."""
+
+    shutdown: Shutdown
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Set our signal handlers instead of Celery's."""
+        self.shutdown.install()
+        install_cry_handler()
 
 
 def worker_of(topology: Topology, name: str) -> WorkerSpec:
