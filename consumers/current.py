@@ -40,9 +40,19 @@ class CurrentJob:
 _CURRENT: ContextVar[CurrentJob | None] = ContextVar("rabbitry_current_job", default=None)
 
 
+# Of a batch, whose task has many jobs and no current one.
+_BATCH: ContextVar[tuple[CurrentJob, ...]] = ContextVar("rabbitry_current_batch", default=())
+
+
 def current_job() -> CurrentJob | None:
-    """Return the job that this code runs in, or None outside of one."""
-    return _CURRENT.get()
+    """Return the job that this code runs in, or None outside of one, and in a batch."""
+    return None if _BATCH.get() else _CURRENT.get()
+
+
+def current_jobs() -> tuple[CurrentJob, ...]:
+    """Return the jobs that this code runs for: those of a batch in its order, one, or none."""
+    batch, current = _BATCH.get(), _CURRENT.get()
+    return batch or (() if current is None else (current,))
 
 
 def enter(job: CurrentJob) -> Token[CurrentJob | None]:
@@ -53,6 +63,16 @@ def enter(job: CurrentJob) -> Token[CurrentJob | None]:
 def leave(token: Token[CurrentJob | None]) -> None:
     """Make what was current before a job the current one again."""
     _CURRENT.reset(token)
+
+
+def enter_batch(jobs: tuple[CurrentJob, ...]) -> Token[tuple[CurrentJob, ...]]:
+    """Make jobs those of the batch that runs; give the token to `leave_batch` when it is over."""
+    return _BATCH.set(jobs)
+
+
+def leave_batch(token: Token[tuple[CurrentJob, ...]]) -> None:
+    """Make the jobs before the batch the current ones again."""
+    _BATCH.reset(token)
 
 
 def job_of(name: str, request: Any) -> CurrentJob:

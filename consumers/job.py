@@ -18,11 +18,22 @@ from broker.case_file import Reason
 from broker.errors import InvalidArguments, InvalidInput, PublishFailed, RabbitryError
 from broker.message import PUBLISHED
 from broker.units import parse_duration
-from consumers.current import CurrentJob, current_job, enter, job_of, leave
+from consumers.current import CurrentJob, current_job, current_jobs, enter, job_of, leave
 from consumers.failure.failure import Failure
+from consumers.failure.verdict import GiveUp, TryAgain
 from consumers.signature import Array, Signature
 
-__all__ = ["Array", "CurrentJob", "DeadlinePassed", "JobTask", "current_job", "job"]
+__all__ = [
+    "Array",
+    "CurrentJob",
+    "DeadlinePassed",
+    "GiveUp",
+    "JobTask",
+    "TryAgain",
+    "current_job",
+    "current_jobs",
+    "job",
+]
 
 logger = get_task_logger("rabbitry.job")
 
@@ -39,6 +50,8 @@ def job(
     retry_on: Exceptions = (Exception,),
     give_up_on: Exceptions = (),
     once: str | None = None,
+    batch: int | None = None,
+    wait: str = "20ms",
     **options: Any,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Make a function, or an `async def` one, the task of a job.
@@ -55,24 +68,32 @@ def job(
         once: for how long a job that finished is on record, such as ``24h``: delivered or
             published again meanwhile, under the same id, it does not run again, and a call is
             answered with the recorded result. The topology names the store.
+        batch: how many waiting messages become one call of the function at most; each of its
+            parameters is then given the values of all of them, and it returns a list of results.
+        wait: for how long the first message of a batch waits for others, such as ``20ms``.
         options: of Celery's task.
 
     Raises:
-        InvalidInput: `once` is no duration.
+        InvalidInput: `once` is no duration, or what a batch needs is not given.
     """
     base = JobTask
     if once is not None:
         base, options = _once(name, once, options)
+    if once is not None and batch is not None:
+        raise InvalidInput(f"job {name!r}: a batch cannot run once; leave out `once` or `batch`")
 
     def decorate(function: Callable[..., Any]) -> Any:
-        takes = Signature(name, function, bound=bool(options.get("bind")))
+        if batch is None:
+            task, given = base, {**options}
+            given["takes"] = Signature(name, function, bound=bool(options.get("bind")))
+        else:
+            task, given = _batch(name, function, batch=batch, wait=wait, options=options)
         return celery.shared_task(
             name=name,
-            base=base,
-            takes=takes,
+            base=task,
             retry_on=tuple(retry_on),
             give_up_on=tuple(give_up_on),
-            **options,
+            **given,
         )(function)
 
     return decorate
@@ -90,6 +111,15 @@ def _once(name: str, once: str, options: dict[str, Any]) -> tuple[type[JobTask],
     if once_s <= 0:
         raise InvalidInput(f"job {name!r}: once={once!r} records nothing; leave it out")
     return OnceTask, {**options, "once_s": once_s}
+
+
+def _batch(
+    name: str, function: Callable[..., Any], *, batch: int, wait: str, options: dict[str, Any]
+) -> tuple[type[JobTask], dict[str, Any]]:
+    """Return the base of a task that runs many messages in one call, and its options."""
+    from consumers.batch.task import BatchTask, batch_options
+
+    return BatchTask, batch_options(name, function, batch=batch, wait=wait, options=options)
 
 
 class JobTask(celery.Task):  # type: ignore[misc]
@@ -119,27 +149,26 @@ class JobTask(celery.Task):  # type: ignore[misc]
         except (Reject, Ignore, Retry):
             raise
         except (Exception, SystemExit) as exc:
-            if isinstance(exc, SystemExit) and not _is_own(exc):
+            if isinstance(exc, SystemExit) and not is_own(exc):
                 raise
             self._failed(current, Reason.FAILED, exc)
         finally:
             leave(token)
 
     def _run(self, current: CurrentJob, args: Any, kwargs: Any) -> Any:
-        remaining_s = current.remaining_s
-        if remaining_s is not None and remaining_s <= 0:
-            late = DeadlinePassed(
-                f"job {current.name!r} ({current.id}) was not begun: its deadline passed"
-                f" {-remaining_s:.1f} s ago"
-            )
-            return self._failed(current, Reason.DEADLINE, late)
+        passed = late(current)
+        if passed is not None:
+            return self._failed(current, Reason.DEADLINE, passed)
         try:
             args, kwargs = type(self).takes.bind(args, kwargs)
         except InvalidArguments as exc:
             # Those of the message itself; one from within the function is a failure of it.
             return self._failed(current, Reason.ARGUMENTS, exc)
-        result = self.run(*args, **kwargs)
-        return _LOOPS.run(result) if inspect.iscoroutine(result) else result
+        return self.perform(args, kwargs)
+
+    def perform(self, args: Any, kwargs: Any) -> Any:
+        """Run the function with arguments that have been checked."""
+        return run_to_end(self.run(*args, **kwargs))
 
     def _failed(self, current: CurrentJob, reason: Reason, exc: BaseException) -> None:
         """End an attempt; RabbitMQ and the worker's own process do the rest.
@@ -153,10 +182,7 @@ class JobTask(celery.Task):  # type: ignore[misc]
             if isinstance(exc, Exception):
                 raise exc
             raise RuntimeError(f"the task ended its process: {exc!r}") from exc
-        again = reason is Reason.FAILED and self._may_mend(exc)
-        if reason is Reason.FAILED and not again:
-            reason = Reason.GIVEN_UP
-        failure = Failure.of(reason, exc, with_traceback=reason in (Reason.FAILED, Reason.GIVEN_UP))
+        failure, again = self.judge(reason, exc)
         logger.warning(
             "job %s (%s) failed in attempt %d, %s: %s: %s",
             current.name,
@@ -170,8 +196,18 @@ class JobTask(celery.Task):  # type: ignore[misc]
         # Celery logs what it rejects too, with every chained traceback: one is enough.
         raise Reject(failure, requeue=again) from None
 
+    def judge(self, reason: Reason, exc: BaseException) -> tuple[Failure, bool]:
+        """Return the failure that an exception is, and whether another attempt may mend it."""
+        again = reason is Reason.FAILED and self._may_mend(exc)
+        if reason is Reason.FAILED and not again:
+            reason = Reason.GIVEN_UP
+        with_traceback = reason in (Reason.FAILED, Reason.GIVEN_UP)
+        return Failure.of(reason, exc, with_traceback=with_traceback), again
+
     def _may_mend(self, exc: BaseException) -> bool:
         """Say whether another attempt may mend a failure of the task."""
+        if isinstance(exc, (GiveUp, TryAgain)):
+            return isinstance(exc, TryAgain)
         return not isinstance(exc, self.give_up_on) and (
             not isinstance(exc, Exception) or isinstance(exc, self.retry_on)
         )
@@ -206,7 +242,23 @@ class _Loops(threading.local):
 _LOOPS = _Loops()
 
 
-def _is_own(exc: SystemExit) -> bool:
+def run_to_end(result: Any) -> Any:
+    """Return what a function returned; of an `async def` one, what comes of its coroutine."""
+    return _LOOPS.run(result) if inspect.iscoroutine(result) else result
+
+
+def late(current: CurrentJob) -> DeadlinePassed | None:
+    """Return the error of a job whose deadline has passed, or None."""
+    remaining_s = current.remaining_s
+    if remaining_s is None or remaining_s > 0:
+        return None
+    return DeadlinePassed(
+        f"job {current.name!r} ({current.id}) was not begun: its deadline passed"
+        f" {-remaining_s:.1f} s ago"
+    )
+
+
+def is_own(exc: SystemExit) -> bool:
     """Say whether a task called `sys.exit`; a signal that ends the process comes as one, too."""
     # billiard's handlers exit with 256 less the signal, negative.
     return not isinstance(exc.code, int) or exc.code >= 0

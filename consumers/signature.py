@@ -67,6 +67,18 @@ class Signature:
         Raises:
             InvalidArguments: names the argument and what is wrong with it.
         """
+        bound = self._bound(args, kwargs)
+        return bound.args, bound.kwargs
+
+    def values(self, args: Any, kwargs: Any) -> dict[str, Any]:
+        """Return the arguments by the names of their parameters; what is left out is absent.
+
+        Raises:
+            InvalidArguments: as above.
+        """
+        return self._bound(args, kwargs).arguments
+
+    def _bound(self, args: Any, kwargs: Any) -> inspect.BoundArguments:
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as exc:
@@ -87,4 +99,4 @@ class Signature:
                     job=self.job,
                     argument=name,
                 ) from exc
-        return bound.args, bound.kwargs
+        return bound
