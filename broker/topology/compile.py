@@ -77,14 +77,14 @@ def _objects(
     yield _vhost(topology, vhost, requires)
     for limit, value in limits_of(topology.limits):
         yield Object(Identity(VHOST_LIMIT, (limit,)), {"value": value}, ("limits",))
-    yield from access_objects(topology, references)
+    yield from access_objects(topology, references, requires)
     for name, exchange in topology.exchanges.items():
         yield _exchange(name, exchange)
         yield from _bindings("exchange", name, exchange.bindings)
     for name, queue in topology.queues.items():
         yield _queue(name, queue)
         yield from _bindings("queue", name, queue.bindings)
-    yield from ladder_objects(topology)
+    yield from ladder_objects(topology, requires)
     yield from token_objects(topology)
     for name, operator in topology.operator_policies.items():
         yield _policy(OPERATOR_POLICY, name, operator, ("operator_policies", name))

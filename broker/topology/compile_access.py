@@ -21,11 +21,13 @@ from broker.topology.references import References
 from broker.topology.roles import rights_of
 
 
-def access_objects(topology: Topology, references: References) -> Iterator[Object]:
-    """Yield users and what belongs to them."""
+def access_objects(
+    topology: Topology, references: References, requires: str | None
+) -> Iterator[Object]:
+    """Yield users and what belongs to them, for a least version of RabbitMQ; None is the newest."""
     for name, user in topology.users.items():
         path = ("users", name)
-        rights = rights_of(topology, user)
+        rights = rights_of(topology, user, requires=requires)
         yield _user(name, user, None if rights is None else rights.tags, references)
         for limit, value in limits_of(user.limits):
             identity = Identity(USER_LIMIT, (name, limit))

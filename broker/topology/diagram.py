@@ -10,7 +10,7 @@ from typing import Literal
 
 from broker.delays import due_name
 from broker.topology.effective import Policies, settings_of, value_of
-from broker.topology.ladder import belongs_to, ladder_of
+from broker.topology.ladder import belongs_to, ladder_of, retry_ladder
 from broker.topology.model import Topology
 from broker.topology.objects import BINDING, EXCHANGE, QUEUE, Identity, Object, Objects
 from broker.topology.token import is_token, token_of
@@ -80,6 +80,8 @@ def drawing(
     """
     actions = actions or {}
     ladder = ladder_of(topology) if topology else None
+    if topology and ladder is None and Identity(EXCHANGE, (due_name(topology.name),)) in objects:
+        ladder = retry_ladder(topology)
     token = token_of(topology) if topology else None
     shown = {
         identity: each

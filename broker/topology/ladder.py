@@ -1,5 +1,8 @@
 """The delay ladder as objects of RabbitMQ; pure. What it is for: `broker.delays`.
 
+It is made for the file's `delays:`, and for its `retry:` where RabbitMQ is older than 4.3 and
+delays nothing itself.
+
 Each rung is a headers exchange and a queue of the same name. The exchange sends a message into
 the queue where the message's header for this rung is true, and on to the next rung where it is
 false; the queue lets it go to the next rung when its time is over. A message for which a rung is
@@ -9,6 +12,7 @@ missing goes nowhere and says so: it never passes by, which would be early.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from broker.delays import (
@@ -16,10 +20,12 @@ from broker.delays import (
     due_name,
     lost_name,
     rung_name,
+    rungs_for,
     to_header,
     wait_header,
 )
 from broker.message import SHORT_STRING_BYTES
+from broker.topology.delays import LONGEST
 from broker.topology.model import Topology
 from broker.topology.objects import (
     EXCHANGE,
@@ -30,7 +36,9 @@ from broker.topology.objects import (
     binding_identity,
 )
 from broker.topology.policies import escape
+from broker.topology.settings import QUORUM, RETRY_SINCE, known
 from broker.topology.source import DataPath
+from broker.topology.structure import Queue
 
 PATH: DataPath = ("delays",)
 # Above whatever people give a policy for all queues: one with a time to live would make
@@ -46,17 +54,56 @@ def ladder_of(topology: Topology) -> Ladder | None:
     queues = delays.queues
     if queues is None:
         queues = [name for name, queue in topology.queues.items() if queue.type != "stream"]
+    return Ladder(topology.name, delays.max, _led_to(queues))
+
+
+def retry_ladder(topology: Topology) -> Ladder | None:
+    """Return the ladder on which a RabbitMQ before 4.3 holds what failed, or None without any.
+
+    It leads to the queues that have a `retry:`, and is as long as the longest of their delays.
+    """
+    waits = {name: wait for name, queue in topology.queues.items() if (wait := longest_wait(queue))}
+    queues = _led_to(waits)
+    if not queues:
+        return None
+    return Ladder(topology.name, min(LONGEST, max(waits[name] for name in queues)), queues)
+
+
+def longest_wait(queue: Queue) -> timedelta | None:
+    """Return the longest delay between two attempts of a queue; None where none is asked for."""
+    if queue.retry is None or queue.type != QUORUM:
+        return None
+    # Without a longest wait all are as long as the first.
+    return queue.retry.max_delay or queue.retry.delay
+
+
+def ladders_of(topology: Topology, requires: str | None) -> list[Ladder]:
+    """Return the ladders that a topology needs; one set of rungs serves them all.
+
+    Args:
+        topology: the topology.
+        requires: the least version of RabbitMQ; None is the newest.
+    """
+    retries = None if known(RETRY_SINCE, requires) else retry_ladder(topology)
+    return [ladder for ladder in (ladder_of(topology), retries) if ladder is not None]
+
+
+def ladder_objects(topology: Topology, requires: str | None = None) -> Iterator[Object]:
+    """Yield the objects of a topology's ladders; none where it needs none.
+
+    Args:
+        topology: the topology.
+        requires: the least version of RabbitMQ; None is the newest.
+    """
+    ladders = ladders_of(topology, requires)
+    if ladders:
+        yield from rungs(topology.name, rungs_for(max(each.longest for each in ladders)))
+        yield from ends(topology.name, frozenset().union(*(each.queues for each in ladders)))
+
+
+def _led_to(queues: Iterable[str]) -> frozenset[str]:
     # AMQP's short strings hold 255 bytes, and the queue's name is part of a header's.
-    named = (name for name in queues if len(to_header(name).encode()) <= SHORT_STRING_BYTES)
-    return Ladder(topology.name, delays.max, frozenset(named))
-
-
-def ladder_objects(topology: Topology) -> Iterator[Object]:
-    """Yield the objects of a topology's ladder; none where its file has none."""
-    ladder = ladder_of(topology)
-    if ladder is not None:
-        yield from rungs(ladder.owner, ladder.rungs)
-        yield from ends(ladder.owner, ladder.queues)
+    return frozenset(name for name in queues if len(to_header(name).encode()) <= SHORT_STRING_BYTES)
 
 
 def rungs(owner: str, seconds: Iterable[int]) -> Iterator[Object]:

@@ -22,6 +22,7 @@ from broker.topology.delays import Delays
 from broker.topology.links import Federation, Shovel
 from broker.topology.operation import Limits, OperatorPolicy, Policy
 from broker.topology.schedules import Schedule, ScheduleName
+from broker.topology.settings import RETRY_SINCE, known
 from broker.topology.strict import Strict
 from broker.topology.structure import Binding, DeadLetter, Exchange, Queue, QueueType, Retry
 from broker.topology.switches import Ignore, Lint
@@ -310,7 +311,9 @@ class Topology(Strict):
     @model_validator(mode="after")
     def _reserve_the_ladder(self) -> Self:
         """Refuse names that the delay ladder takes."""
-        if self.delays is not None:
+        asked = self.broker.requires
+        retried = not known(RETRY_SINCE, asked) and any(each.retry for each in self.queues.values())
+        if self.delays is not None or retried:
             for name in (*self.exchanges, *self.queues):
                 if name.startswith(f"{self.name}.delays."):
                     raise ValueError(f"{name!r} is reserved: delays make {self.name}.delays.…")

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from broker.topology.access import User
-from broker.topology.ladder import rung_pattern
+from broker.topology.ladder import ladders_of, retry_ladder, rung_pattern
 from broker.topology.model import Topology, WorkerSpec
 from broker.topology.policies import escape
+from broker.topology.settings import RETRY_SINCE, known
 from broker.topology.token import token_of
 
 NOTHING = "^$"
@@ -39,8 +40,15 @@ class Rights:
     tags: tuple[str, ...] = ()
 
 
-def rights_of(topology: Topology, user: User) -> Rights | None:
-    """Return what the role of a user comes to, or None where it has none."""
+def rights_of(topology: Topology, user: User, *, requires: str | None = None) -> Rights | None:
+    """Return what the role of a user comes to, or None where it has none.
+
+    Args:
+        topology: the topology.
+        user: one of its users.
+        requires: the least version of RabbitMQ; None is the newest.
+    """
+    requires = topology.broker.requires or requires
     match user.role:
         case None:
             return None
@@ -50,11 +58,11 @@ def rights_of(topology: Topology, user: User) -> Rights | None:
         case "scheduler":
             return _scheduler(topology, user)
         case "worker":
-            return _worker(topology, user)
+            return _worker(topology, user, requires)
         case "monitor":
             return Rights(tags=("monitoring",))
         case "provisioner":
-            return _provisioner(topology)
+            return _provisioner(topology, requires)
 
 
 def _exchanges_of_jobs(topology: Topology, user: User) -> Iterator[str]:
@@ -77,7 +85,7 @@ def _scheduler(topology: Topology, user: User) -> Rights:
     return Rights(write=_names(write, rungs), read=_names({token.queue, token.state}))
 
 
-def _worker(topology: Topology, user: User) -> Rights:
+def _worker(topology: Topology, user: User, requires: str | None) -> Rights:
     workers = [
         worker
         for name, worker in topology.workers.items()
@@ -92,9 +100,14 @@ def _worker(topology: Topology, user: User) -> Rights:
         if (queue := topology.queues.get(name)) and (letter := queue.dead_letter)
     }
     control = _remote_control(workers)
+    retries = None if known(RETRY_SINCE, requires) else retry_ladder(topology)
+    rungs = _rungs(topology)
+    if retries is not None and retries.queues & queues:
+        # RabbitMQ delays nothing itself: what failed is published where it waits.
+        rungs = (rung_pattern(topology.name),)
     return Rights(
         configure=_names((), control),
-        write=_names(write, control + _rungs(topology)),
+        write=_names(write, control + rungs),
         read=_names(queues, control),
     )
 
@@ -103,7 +116,7 @@ def _remote_control(workers: Iterable[WorkerSpec]) -> tuple[str, ...]:
     return _REMOTE_CONTROL if any(worker.remote_control for worker in workers) else ()
 
 
-def _provisioner(topology: Topology) -> Rights:
+def _provisioner(topology: Topology, requires: str | None) -> Rights:
     own = {*topology.exchanges, *topology.queues}
     # Bindings read their source, also where RabbitMQ declared it.
     bindings = [binding for each in topology.exchanges.values() for binding in each.bindings]
@@ -119,7 +132,7 @@ def _provisioner(topology: Topology) -> Rights:
         if target
     }
     helpers: tuple[str, ...] = (OWN_PREFIX,)
-    if topology.delays is not None:
+    if ladders_of(topology, requires):
         helpers += (rf"{escape(topology.name)}\.delays\..*",)
     token = token_of(topology)
     if token is not None:

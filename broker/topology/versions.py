@@ -46,7 +46,10 @@ def lacks(topology: Topology, version: str | None) -> Iterator[Lack]:
             if getattr(queue, field) not in (None, False) and not known(setting.since, version):
                 yield Lack((*path, field), field, setting.since)
         if queue.retry is not None and not known(RETRY_SINCE, version):
-            loss = "what failed comes again at once; the limit stays"
+            loss = (
+                "workers have what failed wait on the delay ladder instead, in whole seconds; what"
+                " others return comes again at once"
+            )
             yield Lack((*path, "retry"), "retry with a delay", RETRY_SINCE, loss)
     if not known(TILDE_SINCE, version):
         yield from _tildes(topology)

@@ -21,7 +21,7 @@ from broker.topology.compile import compile_topology
 from broker.topology.diagram import drawing
 from broker.topology.export import Scope, export
 from broker.topology.lint import check
-from broker.topology.objects import EXCHANGE, QUEUE, Identity
+from broker.topology.objects import BINDING, EXCHANGE, PERMISSION, QUEUE, Identity
 from broker.topology.ownership import Record, Records
 from broker.topology.roles import rights_of
 from broker.topology.route import Router
@@ -164,7 +164,94 @@ def test_a_queue_that_the_file_has_not_is_an_error() -> None:
     assert "did you mean 'orders'" in found[0].text
 
 
+def retrying(*, requires: str | None, delays: dict[str, Any] | None = None) -> Topology:
+    queues = {
+        **BASE["queues"],
+        "orders": {"retry": {"delay": "200ms", "max_delay": "10s"}},
+        "eu": {"retry": {"delay": "3s"}},
+        "old": {"type": "classic"},
+    }
+    document = {**BASE, "broker": {"requires": requires}, "queues": queues}
+    return Topology.model_validate(document if delays is None else {**document, "delays": delays})
+
+
+def ladder_in(topology: Topology, version: str | None = None) -> tuple[set[str], set[str]]:
+    """Return the queues that are rungs, and those that the ladder leads to."""
+    objects = compile_topology(topology, version=version, secrets=False).objects
+    rungs = {
+        identity.name[0].removeprefix("shop.delays.")
+        for identity in objects
+        if identity.kind == QUEUE and identity.name[0].startswith("shop.delays.")
+    }
+    ends = {
+        identity.name[2]
+        for identity in objects
+        if identity.kind == BINDING and identity.name[0] == "shop.delays.due"
+    }
+    return rungs - {"lost"}, ends
+
+
+def test_where_rabbitmq_delays_no_retry_there_is_a_ladder_for_them() -> None:
+    for requires, version in (("4.3", "4.3.6"), (None, "4.3.6"), (None, None)):
+        assert ladder_in(retrying(requires=requires), version) == (set(), set())
+    for requires, version in (("4.0", "4.0.5"), ("4.0", "4.3.6"), (None, "4.2.1")):
+        found = ladder_in(retrying(requires=requires), version)
+        assert found == ({"1s", "2s", "4s", "8s"}, {"orders", "eu"})
+    # It is no leave to delay jobs.
+    with pytest.raises(InvalidDelay, match="has no delays"):
+        _ = Delays(retrying(requires="4.0")).ladder
+
+
+def test_one_ladder_serves_delays_and_retries() -> None:
+    short = retrying(requires="4.0", delays={"max": "2s", "queues": ["eu"]})
+    assert ladder_in(short) == ({"1s", "2s", "4s", "8s"}, {"orders", "eu"})
+    assert Delays(short).ladder.longest == timedelta(seconds=2)
+    long = retrying(requires="4.0", delays={"max": "20s", "queues": ["old"]})
+    assert ladder_in(long) == ({"1s", "2s", "4s", "8s", "16s"}, {"orders", "eu", "old"})
+    assert ladder_in(retrying(requires="4.3", delays={"max": "2s", "queues": ["eu"]})) == (
+        {"1s", "2s"},
+        {"eu"},
+    )
+
+
+def test_workers_may_write_where_what_failed_waits() -> None:
+    for version, rungs in (("4.0.5", r"|shop\.delays\.[0-9]+s"), ("4.3.6", "")):
+        topology = retrying(requires=None)
+        web, runner, ops = (
+            rights_of(topology, topology.users[name], requires=version)
+            for name in ("web", "runner", "ops")
+        )
+        assert None not in (web, runner, ops)
+        assert runner.write == rf"^(amq\.default{rungs})$"
+        assert web.write == "^(jobs|spread)$"
+        assert ("delays" in ops.configure) == bool(rungs)
+        objects = compile_topology(topology, version=version, secrets=False).objects
+        assert objects[Identity(PERMISSION, ("runner",))].attributes["write"] == runner.write
+
+
+def test_a_diagram_draws_a_ladder_for_retries_as_one() -> None:
+    topology = retrying(requires="4.0")
+    found = drawing(topology, compile_topology(topology, secrets=False).objects)
+    ladder = [each for each in found.nodes if "delays" in each.name]
+    assert [(each.shape, each.detail) for each in ladder] == [(EXCHANGE, "delays up to 10s")]
+
+
+def test_an_export_of_a_ladder_for_retries_is_one_of_delays() -> None:
+    wanted = compile_topology(retrying(requires="4.0"), secrets=False).objects
+    scope = Scope("shop", Records(Record("shop", "/")))
+    document = export(wanted, scope=scope, vhost="/").document
+    assert document["delays"] == {"max": "15s", "queues": ["eu", "orders"]}
+
+
 def test_the_names_of_a_ladder_are_reserved() -> None:
+    with pytest.raises(ValidationError, match=r"shop\.delays\.1s.*reserved"):
+        Topology.model_validate(
+            {
+                **BASE,
+                "broker": {"requires": "4.0"},
+                "queues": {**BASE["queues"], "shop.delays.1s": {"retry": {"delay": "1s"}}},
+            }
+        )
     with pytest.raises(ValidationError, match=r"shop\.delays\.1s.*reserved"):
         Topology.model_validate({**BASE, "queues": {"shop.delays.1s": {}}, "delays": {}})
 

@@ -36,7 +36,10 @@ def compiled(**sections: Any) -> Objects:
 
 
 def generated(objects: Objects) -> dict[str, Any]:
-    (policy,) = (each for each in objects.values() if each.identity.kind == POLICY)
+    own = Identity(POLICY, ("t.delays",))
+    (policy,) = (
+        each for each in objects.values() if each.identity.kind == POLICY and each.identity != own
+    )
     return dict(policy.attributes["definition"])
 
 
