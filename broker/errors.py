@@ -32,6 +32,8 @@
     │   ├── CallTimeout              no reply by the deadline           exit 6
     │   └── InvalidReply             a reply that cannot be read        exit 1
     └── WorkerError                  a daemon that must not start       exit 1
+        ├── TaskNotImported          traceback: of the import
+        └── QueueDiffers             queue: is not what the file says   exit 3
 
 Each message is one sentence that names the object and the next step; passwords never
 appear. Errors of kombu, py-amqp, httpx and pydantic are turned into these where they
@@ -397,6 +399,32 @@ class StoreError(RabbitryError):
 
 class WorkerError(RabbitryError):
     """A worker daemon cannot start as it was asked to."""
+
+
+class TaskNotImported(WorkerError):
+    """The module of a task cannot be imported.
+
+    Attributes:
+        traceback: of the import, as text.
+    """
+
+    def __init__(self, text: str, *, traceback: str) -> None:
+        self.traceback = traceback
+        super().__init__(text)
+
+
+class QueueDiffers(WorkerError):
+    """A queue is there, and is not what the file says.
+
+    Attributes:
+        queue: its name.
+    """
+
+    exit_code = EXIT_DIFFERS
+
+    def __init__(self, text: str, *, queue: str) -> None:
+        self.queue = queue
+        super().__init__(text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
