@@ -19,6 +19,7 @@
     ├── ApplyRefused                 another apply runs, or the plan is out of date  exit 1
     ├── Interrupted                  the user stopped it half-way       exit 130
     ├── MissingOnBroker              the file names it, RabbitMQ has it not: apply   exit 1
+    ├── NotConsumed                  queue, worker: no such consumer there  exit 1
     ├── LocalNodeError               the private RabbitMQ               exit 1
     ├── PublishFailed                message_id, exchange, routing_key
     │   ├── Unroutable               no queue took it                   exit 5
@@ -195,6 +196,20 @@ class Interrupted(RabbitryError):
 
 class MissingOnBroker(RabbitryError):
     """The topology names an object that the virtual host does not have."""
+
+
+class NotConsumed(RabbitryError):
+    """RabbitMQ lists no consumer of a worker on a queue of its own.
+
+    Attributes:
+        queue: which has none.
+        worker: whose is missing.
+    """
+
+    def __init__(self, text: str, *, queue: str, worker: str) -> None:
+        self.queue = queue
+        self.worker = worker
+        super().__init__(text)
 
 
 class LocalNodeError(RabbitryError):

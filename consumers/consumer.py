@@ -11,6 +11,7 @@ from amqp.exceptions import NotFound
 from celery.app.task import Context
 from celery.concurrency import prefork
 from celery.utils.log import get_logger
+from celery.worker import state
 from celery.worker.consumer.consumer import Consumer
 from celery.worker.consumer.control import Control
 from celery.worker.consumer.events import Events
@@ -19,10 +20,13 @@ from celery.worker.consumer.tasks import Tasks
 from broker.case_file import Reason
 from broker.errors import RabbitryError
 from broker.message import CALL
+from consumers.delays import queue_of
 from consumers.failure.failure import Failure
 from consumers.failure.intake import problem_of
+from consumers.failure.request import JobRequest
 from consumers.job import JobTask
 from consumers.prefetch import consume
+from consumers.pulse import BEAT_S
 from consumers.waker import Waker
 
 logger = get_logger(__name__)
@@ -31,6 +35,8 @@ logger = get_logger(__name__)
 CONSUMER_TIMEOUT = "x-consumer-timeout"
 # Between looks for a queue that is missing.
 MISSING_QUEUE_PAUSE_S = 0.5
+# Between attempts to connect, longer each time.
+RETRY_FIRST_S, RETRY_MOST_S = 0.5, 3.0
 
 
 class NotRun(RabbitryError):
@@ -91,6 +97,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         """Let other threads wake the loop."""
         super().register_with_event_loop(hub)
         self._waker.register(hub)
+        hub.call_repeatedly(BEAT_S, self.app.pulse.beat)
 
     def wake(self) -> None:
         """Let the loop's next turn begin at once; safe in a signal handler."""
@@ -106,6 +113,48 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         call = partial(p, *args, **kwargs)
         self._waker.soon(call)
         return call
+
+    def perform_pending_operations(self) -> None:
+        """Note a turn of the loop, where there is no hub (gevent)."""
+        self.app.pulse.beat()
+        super().perform_pending_operations()
+
+    def connect(self) -> Any:
+        """Connect, for as long as it takes."""
+        connection = super().connect()
+        self.app.pulse.trouble = ""
+        if self.restart_count:
+            self.app.observer.reconnected()
+        return connection
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect; each attempt counts as a turn of the loop, which does not turn meanwhile."""
+        pulse = self.app.pulse
+
+        def failed(exc: Exception, interval_s: float) -> None:
+            pulse.trouble = str(exc)
+            logger.error("no connection to %s: %s; again in %g s", conn.as_uri(), exc, interval_s)
+
+        def turn() -> None:
+            pulse.beat()
+            state.maybe_shutdown()
+
+        found = conn.ensure_connection(
+            failed,
+            interval_start=RETRY_FIRST_S,
+            interval_step=RETRY_FIRST_S,
+            interval_max=RETRY_MOST_S,
+            callback=turn,
+        )
+        self.first_connection_attempt = False
+        return found
+
+    def on_close(self) -> None:
+        """Forget what the lost connection brought and no slot has begun."""
+        for request in tuple(state.reserved_requests):
+            if request.time_start is None and isinstance(request, JobRequest):
+                request.lost()
+        super().on_close()
 
     def update_strategies(self) -> None:
         """Give each job its time limit, and each consumer a time-out that is longer."""
@@ -139,7 +188,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         """End a message that is no job: a dead letter, or the answer to a call."""
         headers, properties = message.headers, message.properties
         id, reply_to = headers.get("id"), properties.get("reply_to")
-        if not (headers.get(CALL) and isinstance(id, str) and reply_to):
+        is_call = headers.get(CALL) and isinstance(id, str) and reply_to
+        self._count(message, "answered" if is_call else "dead")
+        if not is_call:
             self.app.undertaker.bury(message, failure)
             return
         logger.error("call %s is answered with an error (%s): %s", id, failure.reason, failure)
@@ -154,6 +205,14 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             self.app.undertaker.give_back(message)
         else:
             message.ack_log_error(logger, self.connection_errors)
+
+    def _count(self, message: Any, outcome: str) -> None:
+        """Count what is no job; under no name, for anybody may think of any number of them."""
+        observer = self.app.observer
+        queue = queue_of(self, message.delivery_info.get("consumer_tag")) or ""
+        redelivered = bool(message.delivery_info.get("redelivered"))
+        observer.received("", queue, waited_s=None, redelivered=redelivered)
+        observer.ended("", queue, outcome, ran_s=None)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury what cannot be decompressed; Celery would acknowledge it away."""
@@ -173,6 +232,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Begin anew, after a pause where a queue is missing."""
+        self.app.pulse.trouble = getattr(exc, "reply_text", "") or str(exc)
         if isinstance(exc, NotFound):
             logger.warning(
                 "no queue to consume: %s; looking again in %s s",

@@ -16,6 +16,7 @@ from consumers.failure.undertaker import Undertaker
 from consumers.limits import Limits
 from consumers.observer import JobObserver
 from consumers.once.chosen import ChosenStore
+from consumers.pulse import Pulse
 
 SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
 
@@ -40,6 +41,7 @@ def make_app(topology: Topology, address: Address) -> Celery:
         amqp=WaitingAMQP,
     )
     app.observer = JobObserver()
+    app.pulse = Pulse()
     app.waiting = Waiting(topology, address)
     app.undertaker = Undertaker(topology, address)
     app.limits = Limits(topology, app.undertaker.rules)

@@ -16,6 +16,7 @@ from kombu.common import QoS
 from broker.errors import WorkerError
 from broker.topology import Topology
 from broker.topology.shares import shares, shares_of
+from consumers.presence import tag_prefix_of
 
 
 class ShareConsumer(kombu.Consumer):  # type: ignore[misc]
@@ -46,6 +47,7 @@ def consume(consumer: Any) -> None:
     consumer.task_consumer = ShareConsumer(
         consumer.connection,
         prefetch=prefetch_of(consumer),
+        tag_prefix=tag_prefix_of(consumer.hostname),
         queues=list(consumer.app.amqp.queues.consume_from.values()),
         accept=consumer.app.conf.accept_content,
         on_decode_error=consumer.on_decode_error,
