@@ -13,6 +13,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from broker.message import ATTEMPT as _FIRST_ATTEMPT
+from broker.message import DELIVERY_COUNT, ORIGIN, attempt_of
+
 # All headers of a case file begin so, and are taken off when the message is sent again.
 CASE_PREFIX = "rabbitry-case-"
 REASON = CASE_PREFIX + "reason"
@@ -30,10 +33,10 @@ QUEUE = CASE_PREFIX + "queue"
 # How often the message was replayed: stays on it, so that a replay knows where to stop.
 REPLAYS = "rabbitry-replays"
 
-# RabbitMQ's own record of dead-lettering, and what it counts deliveries with.
+# RabbitMQ's own record of dead-lettering, and what deliveries are counted with.
 DEATHS = "x-death"
 HISTORY = (
-    *(DEATHS, "x-delivery-count", "x-acquired-count"),
+    *(DEATHS, DELIVERY_COUNT, "x-acquired-count", _FIRST_ATTEMPT, ORIGIN),
     *("x-first-death-reason", "x-first-death-queue", "x-first-death-exchange"),
     *("x-last-death-reason", "x-last-death-queue", "x-last-death-exchange"),
 )
@@ -173,13 +176,14 @@ def of(headers: Mapping[str, Any], properties: Mapping[str, Any] | None = None) 
     latest = deaths[0]
     keys = latest.get("routing-keys")
     last_ms = _milliseconds(latest.get("time"))
-    delivered = _number(headers.get("x-delivery-count"))
+    delivered = _number(headers.get(DELIVERY_COUNT))
     return CaseFile(
         reason=_text(latest.get("reason")) or "unknown",
-        attempt=0 if delivered is None else delivered,
+        # The next one is not made.
+        attempt=0 if delivered is None else attempt_of(headers) - 1,
         first_ms=_milliseconds((properties or {}).get("timestamp")) or last_ms,
         last_ms=last_ms,
-        exchange=_text_or_none(latest.get("exchange")),
+        exchange=_text(headers.get(ORIGIN)) or _text_or_none(latest.get("exchange")),
         routing_key=_text_or_none(keys[0]) if isinstance(keys, (list, tuple)) and keys else None,
         queue=_text(latest.get("queue")),
         replays=replays,

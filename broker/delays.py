@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from broker.errors import InvalidDelay
-from broker.message import Message
+from broker.message import ATTEMPT, DELIVERY_COUNT, ORIGIN, Message
 from broker.units import format_duration
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ TO_PREFIX = "rabbitry-to:"
 _SECOND = timedelta(seconds=1)
 # What RabbitMQ, a ladder or another broker wrote; of no use to the next queue.
 _TRACES = (WAIT_PREFIX, TO_PREFIX, "x-death", "x-first-death-", "x-last-death-")
-_COUNTS = ("x-delivery-count", "x-acquired-count")
+_COUNTS = (DELIVERY_COUNT, "x-acquired-count", ATTEMPT, ORIGIN)
 
 
 # -- names ----------------------------------------------------------------------------

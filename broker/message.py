@@ -27,6 +27,10 @@ FINISHED = "rabbitry-finished"
 WORKER = "rabbitry-worker"
 # RabbitMQ's own: how often the delivery failed before.
 DELIVERY_COUNT = "x-delivery-count"
+# Of a job that waited for its next attempt on the delay ladder, and is a new message to RabbitMQ:
+# which attempt its first delivery is, and the exchange that it was published to.
+ATTEMPT = "rabbitry-attempt"
+ORIGIN = "rabbitry-exchange"
 
 # Kombu's: what the body must be decompressed with.
 COMPRESSION = "compression"
@@ -70,6 +74,16 @@ class Message:
     body: Body
     headers: Mapping[str, Any]
     properties: Mapping[str, Any]
+
+
+def attempt_of(headers: Mapping[str, Any]) -> int:
+    """Return which attempt a delivery is, 1 for the first."""
+    first, failed = headers.get(ATTEMPT), headers.get(DELIVERY_COUNT)
+    return max(1, _count(first)) + _count(failed)
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def job_message(

@@ -7,7 +7,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any
 
-from broker.message import CALL, DEADLINE, DELIVERY_COUNT
+from broker.message import CALL, DEADLINE, attempt_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class CurrentJob:
     Attributes:
         name: of the job.
         id: of its message; the same when the message is delivered again.
-        attempt: 1 for the first; RabbitMQ counts failed deliveries.
+        attempt: 1 for the first; failed deliveries are counted.
         redelivered: whether RabbitMQ has delivered the message before.
         deadline_s: seconds since 1970-01-01 UTC after which nobody wants it, or None.
         call: whether a caller waits for the reply.
@@ -83,12 +83,11 @@ def job_of(name: str, request: Any) -> CurrentJob:
         request: its headers are attributes.
     """
     info = request.delivery_info or {}
-    count = request.get(DELIVERY_COUNT)
     deadline_ms = request.get(DEADLINE)
     return CurrentJob(
         name=name,
         id=request.id,
-        attempt=(count if isinstance(count, int) else 0) + 1,
+        attempt=attempt_of(request),
         redelivered=bool(info.get("redelivered")),
         deadline_s=deadline_ms / 1000 if isinstance(deadline_ms, (int, float)) else None,
         call=bool(request.get(CALL)),

@@ -2,13 +2,15 @@
 
 A task that is sent with a countdown or an eta, or retried with one, goes to the topology's delay
 ladder (`broker.delays`), confirmed. What a plain Celery client sends with an eta arrives at once:
-the worker hands it on to the ladder and acknowledges it when RabbitMQ has confirmed it.
+the worker hands it on to the ladder and acknowledges it when RabbitMQ has confirmed it. So does
+what failed, where RabbitMQ is too old to delay it itself.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -25,9 +27,10 @@ from broker.connection import Address
 from broker.contracts import DEFAULT_PRIORITY
 from broker.delays import Delays, due_name, was_delayed, without_traces
 from broker.errors import InvalidDelay, InvalidInput
-from broker.message import PERSISTENT, Message
+from broker.message import ATTEMPT, COMPRESSION, ORIGIN, PERSISTENT, Message, attempt_of
 from broker.receipt import Receipt, Routed
 from broker.topology import Topology
+from broker.topology.ladder import retry_ladder
 
 logger = get_logger(__name__)
 
@@ -53,6 +56,7 @@ class Waiting:
 
     def __init__(self, topology: Topology, address: Address) -> None:
         self.delays = Delays(topology)
+        self._retries = retry_ladder(topology)
         self._due = due_name(topology.name)
         self._address = address
         self._warned = False
@@ -140,18 +144,8 @@ class Waiting:
         return True
 
     def _hand_on(self, message: Any, queue: str, wait_s: float) -> Receipt:
-        ladder = self.delays.ladder
-        headers = {k: v for k, v in message.headers.items() if k != "compression"}
-        delayed, entry = ladder.delayed(
-            message_of(
-                Body(
-                    raw(message.body, message.content_encoding),
-                    message.content_type,
-                    message.content_encoding,
-                ),
-                headers,
-                message.properties,
-            ),
+        delayed, entry = self.delays.ladder.delayed(
+            copy_of(message),
             wait_s=wait_s,
             # Where it came from, and not where its exchange leads: other queues have their own.
             queues=(queue,),
@@ -161,6 +155,35 @@ class Waiting:
         logger.info("task %s is not due for %.1f s: RabbitMQ holds it", delayed.id, wait_s)
         return self._channel.publish(
             delayed, exchange=entry, routing_key=message.delivery_info["routing_key"]
+        )
+
+    def try_again(self, message: Any, queue: str, wait_s: float) -> Receipt:
+        """Publish what failed, to come back to its queue for its next attempt.
+
+        Args:
+            message: kombu's.
+            queue: that it came from.
+            wait_s: seconds until the next attempt, rounded up to whole ones.
+
+        Raises:
+            InvalidInput: it cannot be published so.
+        """
+        if self._retries is None:
+            raise InvalidDelay(f"queue {queue!r} has no delay between attempts")
+        delayed, entry = self._retries.delayed(
+            copy_of(message), wait_s=wait_s, queues=(queue,), cut=True
+        )
+        origin = message.delivery_info["exchange"]
+        if self.comes_from_ladder(origin):
+            # It has been through here, or was delayed by who published it.
+            origin = message.headers.get(ORIGIN)
+        headers = {**delayed.headers, ATTEMPT: attempt_of(message.headers) + 1}
+        if isinstance(origin, str):
+            headers[ORIGIN] = origin
+        return self._channel.publish(
+            replace(delayed, headers=headers),
+            exchange=entry,
+            routing_key=message.delivery_info["routing_key"],
         )
 
     def comes_from_ladder(self, exchange: str) -> bool:
@@ -242,6 +265,18 @@ def message_of(body: Body, headers: Mapping[str, Any], properties: Mapping[str, 
     kept = {k: v for k in _PROPERTIES if (v := properties.get(k)) is not None}
     kept = {"priority": DEFAULT_PRIORITY, **kept, "message_id": id, "delivery_mode": PERSISTENT}
     return Message(id, body, headers, kept)
+
+
+def copy_of(message: Any) -> Message:
+    """Return a message of kombu's as it came, without what is the worker's own.
+
+    Its body is decompressed where kombu could do so.
+    """
+    own = (FROM,) if message.errors else (FROM, COMPRESSION)
+    headers = {name: value for name, value in message.headers.items() if name not in own}
+    content = raw(message.body, message.content_encoding)
+    body = Body(content, message.content_type, message.content_encoding)
+    return message_of(body, headers, message.properties)
 
 
 def raw(content: Any, encoding: str | None) -> bytes:

@@ -136,7 +136,7 @@ class JobRequest(Request):  # type: ignore[misc]
         if again and (lost or not self._is_call) and self._undertaker.has_attempts(self._message):
             if lost:
                 logger.error("job %s (%s) goes back to RabbitMQ: %s", self.name, self.id, failure)
-            return self.reject(requeue=True)
+            return self._again()
         if self._is_call:
             # In the process that ran it the reply was sent already.
             if not return_ok:
@@ -162,6 +162,15 @@ class JobRequest(Request):  # type: ignore[misc]
             return
         super().acknowledge()
         self._end(self._ending)
+
+    def _again(self) -> None:
+        """Have another attempt made: what RabbitMQ cannot delay the undertaker takes."""
+        if not self._undertaker.try_again(self._message):
+            self.reject(requeue=True)
+            return
+        self.acknowledged = True
+        self.send_event("task-rejected", requeue=True)
+        self._end("retried")
 
     def reject(self, requeue: bool = False) -> None:
         """Return the message to its queue as failed, or let RabbitMQ dead-letter it."""

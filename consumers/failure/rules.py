@@ -8,8 +8,11 @@ from functools import cached_property
 from broker.topology import Topology
 from broker.topology.compile import compile_topology
 from broker.topology.effective import DEFAULTS, Policies, find, settings_of, value_of
+from broker.topology.ladder import longest_wait
 from broker.topology.objects import QUEUE
-from broker.topology.retry import schedule_of
+from broker.topology.retry import Schedule, schedule_of
+from broker.topology.structure import Queue
+from broker.units import milliseconds
 
 _QUORUM = "quorum"
 
@@ -25,12 +28,14 @@ class Rule:
         routing_key: of dead letters; None keeps the message's own.
         timeout_s: after how long RabbitMQ takes a message back from a consumer, where it does so
             by queue; else None.
+        waits: before each redelivery, as the file asks for them; None where they come at once.
     """
 
     limit: int | None
     exchange: str | None
     routing_key: str | None
     timeout_s: float | None
+    waits: Schedule | None = None
 
 
 class Rules:
@@ -67,5 +72,13 @@ class Rules:
                 exchange if isinstance(exchange, str) else None,
                 key if isinstance(key, str) else None,
                 timeout_ms / 1000 if counts and isinstance(timeout_ms, int) else None,
+                _waits(self._topology.queues[name]),
             )
         return rules
+
+
+def _waits(queue: Queue) -> Schedule | None:
+    longest = longest_wait(queue)
+    if queue.retry is None or longest is None:
+        return None
+    return Schedule(milliseconds(queue.retry.delay), milliseconds(longest), queue.retry.limit)

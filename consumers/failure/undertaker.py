@@ -1,31 +1,35 @@
-"""Buries messages: publishes them with a case file to the dead-letter exchange, then acks them."""
+"""Ends messages that failed: again after a while, or a dead letter with a case file.
+
+A dead letter is published to the dead-letter exchange, and what is to wait for its next attempt to
+the delay ladder where RabbitMQ cannot delay it; either is acknowledged only then.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from celery.utils.log import get_logger
 
-from broker.body import Body
 from broker.case_file import CaseFile, Reason, without_case
 from broker.confirmed import ConfirmedChannel
 from broker.connection import Address
 from broker.delays import due_name, without_traces
 from broker.errors import InvalidInput
-from broker.message import COMPRESSION, DELIVERY_COUNT, PUBLISHED, Message
+from broker.message import ATTEMPT, ORIGIN, PUBLISHED, Message, attempt_of
 from broker.receipt import Receipt, Routed
 from broker.topology import Topology
-from consumers.delays import FROM, message_of, queue_of, raw
+from broker.topology.settings import RETRY_SINCE, known
+from consumers.delays import FROM, copy_of, queue_of
 from consumers.failure.failure import Failure
 from consumers.failure.rules import Rule, Rules
 
 logger = get_logger("rabbitry.dead_letters")
 
-# What could not be buried is held for so long before it goes back: it would come again at once.
+# What could not be published is held for so long before it goes back: it would come again at once.
 HOLD_S = 5.0
 # All headers share one frame; RabbitMQ closes the connection for a larger one.
 _FRAME_BYTES = 100_000
@@ -35,10 +39,10 @@ _NACK = (60, 120)
 
 
 class Undertaker:
-    """Takes the messages that are over.
+    """Takes the messages that failed.
 
-    Nothing here waits: a message is acknowledged when RabbitMQ has confirmed its dead letter, and
-    goes back to its queue, uncounted, where no confirm comes.
+    Nothing here waits: a message is acknowledged when RabbitMQ has confirmed its dead letter, or
+    its copy on the delay ladder, and goes back to its queue where no confirm comes.
 
     Args:
         topology: says where each queue's dead letters go.
@@ -49,6 +53,7 @@ class Undertaker:
         self.rules = Rules(topology)
         self._queues = topology.queues.keys()
         self._due = due_name(topology.name)
+        self._requires = topology.broker.requires
         self._address = address
         self._consumer: Any = None
         self._open: set[int] = set()
@@ -59,7 +64,7 @@ class Undertaker:
 
     @property
     def busy(self) -> bool:
-        """Whether a dead letter is not confirmed yet."""
+        """Whether a message that failed is neither done with nor back in its queue yet."""
         return bool(self._open)
 
     def serve(self, consumer: Any) -> None:
@@ -78,6 +83,60 @@ class Undertaker:
             return True
         return attempt_of(message.headers) <= rule.limit
 
+    def exhausted(self, message: Any) -> Failure | None:
+        """Return what is wrong with a message that has no attempt left when it arrives, or None.
+
+        RabbitMQ itself ends what was returned, or lost its consumer, once too often; but what came
+        off the delay ladder is new to it, and only the message knows of the attempts before.
+        """
+        if ATTEMPT not in message.headers:
+            return None
+        rule, attempt = self.rule_of(message), attempt_of(message.headers)
+        if rule is None or rule.limit is None or attempt <= rule.limit + 1:
+            return None
+        text = f"its consumer was lost, or returned it, in attempt {rule.limit + 1}, its last"
+        return Failure(Reason.DELIVERY_LIMIT, "", text)
+
+    def try_again(self, message: Any) -> bool:
+        """Have a message that failed come back after its queue's delay, on a RabbitMQ before 4.3.
+
+        That delivers what is rejected again at once. So the message goes to the delay ladder, with
+        the number of its next attempt, and is acknowledged when that is confirmed.
+
+        Args:
+            message: kombu's; may be given from any thread.
+
+        Returns:
+            Whether it is taken care of; else it is to be rejected: RabbitMQ delays it by itself,
+            or nobody is to.
+        """
+        rule, queue = self.rule_of(message), self._queue_of(message)
+        if rule is None or rule.waits is None or queue is None:
+            return False
+        if self._rabbitmq_delays(message) or not is_held(message):
+            return False
+        wait_ms = rule.waits.wait_ms(attempt_of(message.headers))
+        waiting = self._consumer.app.waiting
+        self._open.add(id_ := _key(message))
+        try:
+            receipt = waiting.try_again(message, queue, wait_ms / 1000)
+        except InvalidInput as exc:
+            self._open.discard(id_)
+            logger.error("message %s comes again without a delay: %s", _id_of(message), exc)
+            return False
+        receipt.add_done_callback(lambda done: self._soon(self._settle_again, done, message))
+        return True
+
+    def _rabbitmq_delays(self, message: Any) -> bool:
+        """Say whether the RabbitMQ that a message came from delays retries by the file's policy."""
+        connection = getattr(message.channel, "connection", None)
+        version = (getattr(connection, "server_properties", None) or {}).get("version")
+        # A policy for an older RabbitMQ has no such keys.
+        return all(
+            known(RETRY_SINCE, each)
+            for each in (self._requires, version if isinstance(version, str) else None)
+        )
+
     def give_back(self, message: Any) -> None:
         """Return a message to its queue without counting it as a failure."""
         self._soon(_nack, message, self._consumer.connection_errors)
@@ -93,7 +152,7 @@ class Undertaker:
             failure: the end of it.
         """
         id = _id_of(message)
-        if not _is_held(message):
+        if not is_held(message):
             logger.warning(
                 "message %s is back in its queue since the connection that it came over was lost,"
                 " and is tried again although it failed: %s",
@@ -143,6 +202,23 @@ class Undertaker:
         )
         self._consumer.timer.call_after(HOLD_S, self._return, (message,))
 
+    def _settle_again(self, receipt: Receipt, message: Any) -> None:
+        if isinstance(receipt.outcome, Routed):
+            self._open.discard(_key(message))
+            message.ack_log_error(logger, self._consumer.connection_errors)
+            return
+        logger.error(
+            "message %s cannot wait for its next attempt on the delay ladder; it goes back to its"
+            " queue in %g s: %s; `rabbitry topology apply` makes the ladder",
+            *(receipt.message_id, HOLD_S, receipt.outcome),
+        )
+        self._consumer.timer.call_after(HOLD_S, self._reject, (message,))
+
+    def _reject(self, message: Any) -> None:
+        self._open.discard(_key(message))
+        # It did fail: unlike a nack this counts.
+        message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)
+
     def _return(self, message: Any) -> None:
         self._open.discard(_key(message))
         _nack(message, self._consumer.connection_errors)
@@ -160,6 +236,8 @@ class Undertaker:
         exchange = message.delivery_info.get("exchange")
         key = message.delivery_info.get("routing_key")
         if exchange == self._due:
+            exchange = message.headers.get(ORIGIN)
+        if not isinstance(exchange, str):
             # From the delay ladder, which lets nothing through twice.
             exchange, key = "", queue
         return CaseFile(
@@ -179,31 +257,20 @@ class Undertaker:
         )
 
 
-def attempt_of(headers: Mapping[str, Any]) -> int:
-    """Return which attempt a delivery is, 1 for the first; RabbitMQ counts failed ones."""
-    count = headers.get(DELIVERY_COUNT)
-    return (count if isinstance(count, int) else 0) + 1
-
-
 def last_reason(reason: Reason, limit: int | None) -> Reason:
     """Return the reason of a failure that no attempt follows, of a queue with such a limit."""
     return Reason.LIMIT if reason is Reason.FAILED and limit else reason
 
 
 def _letter(message: Any, case: CaseFile) -> Message:
-    headers = without_case(without_traces(message.headers))
-    headers.pop(FROM, None)
-    if not message.errors:
-        # kombu has decompressed the body.
-        headers.pop(COMPRESSION, None)
+    copy = copy_of(message)
+    headers = without_case(without_traces(copy.headers))
     room = _FRAME_BYTES - len(repr(headers).encode("utf-8", "replace"))
     headers |= case.headers(most_bytes=min(_CASE_BYTES, max(_LEAST_CASE_BYTES, room)))
-    content = raw(message.body, message.content_encoding)
-    body = Body(content, message.content_type, message.content_encoding)
-    return message_of(body, headers, message.properties)
+    return replace(copy, headers=headers)
 
 
-def _is_held(message: Any) -> bool:
+def is_held(message: Any) -> bool:
     """Say whether the connection is there that a message came over; without it RabbitMQ has it."""
     connection = getattr(message.channel, "connection", None)
     return connection is not None and bool(connection.connected)
