@@ -20,22 +20,25 @@ class Pulse:
         clock: seconds, monotonic.
 
     Attributes:
-        trouble: why there is no connection to RabbitMQ, or "".
-        stopping: whether it was told to stop.
+        trouble: why RabbitMQ could not be used when it was last tried, or "".
     """
 
     def __init__(
         self, *, stuck_s: float = STUCK_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.trouble = ""
-        self.stopping = False
         self._stuck_s = stuck_s
         self._clock = clock
         self._turned_at = clock()
         self._busy: tuple[float, float | None] | None = None
 
+    def turned(self) -> None:
+        """Note a turn of the loop that consumes: all is well with RabbitMQ."""
+        self.trouble = ""
+        self.beat()
+
     def beat(self) -> None:
-        """Note a turn of the loop."""
+        """Note a sign of life, such as an attempt to connect."""
         self._turned_at = self._clock()
 
     def busy(self, limit_s: float | None) -> None:

@@ -28,6 +28,7 @@ from broker.topology.structure import Binding, DeadLetter, Exchange, Queue, Queu
 from broker.topology.switches import Ignore, Lint
 from broker.topology.values import (
     Duration,
+    HostPort,
     Name,
     Part,
     PositiveDuration,
@@ -148,6 +149,9 @@ class WorkerSpec(Strict):
     """The least part of its slots, such as `25%`, that the queues after the first have together."""
     time_limit: PositiveDuration | None = None
     """How long a job may run that says no `time_limit` itself; only prefork can end one."""
+    health: HostPort | None = None
+    """Where it answers /livez, /readyz and /metrics, such as 127.0.0.1:9808; nowhere, when not
+    given."""
     remote_control: bool = False
     """Whether `celery inspect` and Flower reach it; needs rights on a few more names."""
 

@@ -17,6 +17,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from broker.host_port import HOST_PORT_PATTERN, parse_host_port
 from broker.units import (
     DURATION_PATTERN,
     SIZE_PATTERN,
@@ -148,6 +149,20 @@ Part = Annotated[
                 {"type": "string", "pattern": rf"^{_PERCENT}$", "examples": ["25%"]},
             ]
         }
+    ),
+]
+
+
+def _check_host_port(text: str) -> str:
+    parse_host_port(text)
+    return text
+
+
+HostPort = Annotated[
+    str,
+    AfterValidator(_check_host_port),
+    WithJsonSchema(
+        {"type": "string", "pattern": HOST_PORT_PATTERN, "examples": ["127.0.0.1:9808"]}
     ),
 ]
 

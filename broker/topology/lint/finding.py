@@ -100,6 +100,7 @@ RULES: Mapping[str, Rule] = {
     "worker-slots": _REFUSED,
     "worker-weights": _REFUSED,
     "worker-starvation": _DOUBTFUL,
+    "health-taken": _WRONG,
     "not-consumed": _WORTH_KNOWING,
     # Schedules
     "unknown-job": _REFUSED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from broker.errors import did_you_mean
+from broker.host_port import parse_host_port
 from broker.topology.lint.finding import Finding, finding
 from broker.topology.lint.view import View
 from broker.topology.model import Topology, WorkerSpec
@@ -28,6 +29,20 @@ def check_values(topology: Topology) -> Iterator[Finding]:
             elif queue in worker.queues[:index]:
                 yield finding(here, "repeated", "this queue stands here twice")
         yield from _shares(worker, path)
+    yield from _health(topology)
+
+
+def _health(topology: Topology) -> Iterator[Finding]:
+    """Yield workers that are to listen where another one does."""
+    taken: dict[str, str] = {}
+    for name, worker in topology.workers.items():
+        # Port 0 stands for any that is free.
+        if worker.health is None or parse_host_port(worker.health)[1] == 0:
+            continue
+        other = taken.setdefault(worker.health, name)
+        if other != name:
+            text = f"worker {other!r} listens at {worker.health} already"
+            yield finding(("workers", name, "health"), "health-taken", text)
 
 
 def _shares(worker: WorkerSpec, path: DataPath) -> Iterator[Finding]:
