@@ -10,6 +10,7 @@ soon after the grace, whatever happens. A second signal ends it at once.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import time
 from types import FrameType
@@ -190,7 +191,16 @@ def _waiting(worker: Any) -> list[Any]:
     executor = getattr(worker.pool, "executor", None)
     if executor is not None:
         # ThreadPoolExecutor cancels a future, but does not say whose it was.
-        for item in tuple(executor._work_queue.queue):
+        running = []
+        while True:
+            try:
+                item = executor._work_queue.get_nowait()
+            except queue.Empty:
+                break
             if item is not None and item.future.cancel():
                 requests.append(item.args[3].__self__)
+            else:
+                running.append(item)
+        for item in running:
+            executor._work_queue.put(item)
     return requests
