@@ -97,7 +97,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         """Let other threads wake the loop."""
         super().register_with_event_loop(hub)
         self._waker.register(hub)
-        hub.call_repeatedly(BEAT_S, self.app.pulse.beat)
+        hub.call_repeatedly(BEAT_S, self.app.pulse.turned)
 
     def wake(self) -> None:
         """Let the loop's next turn begin at once; safe in a signal handler."""
@@ -116,13 +116,12 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     def perform_pending_operations(self) -> None:
         """Note a turn of the loop, where there is no hub (gevent)."""
-        self.app.pulse.beat()
+        self.app.pulse.turned()
         super().perform_pending_operations()
 
     def connect(self) -> Any:
         """Connect, for as long as it takes."""
         connection = super().connect()
-        self.app.pulse.trouble = ""
         if self.restart_count:
             self.app.observer.reconnected()
         return connection
