@@ -44,7 +44,7 @@ class Limits:
             job: its name.
             queues: of the worker; a job that reaches none of them has no limit here.
         """
-        if not set(self._queues_of.get(job, ())).intersection(queues):
+        if not set(self.queues_of.get(job, ())).intersection(queues):
             return None
         limit = self._topology.jobs[job].time_limit
         return self._default_s if limit is None else limit.total_seconds()
@@ -88,7 +88,8 @@ class Limits:
         return (shortest_s - min(MARGIN_S, shortest_s * _SHARE)) / rounds
 
     @cached_property
-    def _queues_of(self) -> dict[str, tuple[str, ...]]:
+    def queues_of(self) -> dict[str, tuple[str, ...]]:
+        """The queues that each job may reach."""
         found: dict[str, tuple[str, ...]] = {}
         for name, job in self._topology.jobs.items():
             try:

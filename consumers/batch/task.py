@@ -75,7 +75,13 @@ class BatchTask(JobTask):
             except InvalidArguments as exc:
                 endings[index] = self._refuse(item, Reason.ARGUMENTS, exc, replies)
         # As for a single job: programs close their idle connections then.
-        about = {"sender": self, "task": self, "task_id": None, "args": (), "kwargs": {}}
+        about: dict[str, Any] = {
+            "sender": self,
+            "task": self,
+            "task_id": None,
+            "args": (),
+            "kwargs": {},
+        }
         signals.task_prerun.send(**about)
         for group in self.columns.groups([row for _, _, row in ready]):
             members = [ready[at] for at in group]

@@ -1,0 +1,261 @@
+"""One batch, from its first message to the ending of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from uuid import uuid4
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.exceptions import TaskRevokedError, TimeLimitExceeded
+from celery.utils.log import get_logger
+from celery.worker import state
+
+from broker.case_file import Reason
+from consumers.batch.item import Ending, Failed, Item, Report, Word
+from consumers.batch.task import BatchTask, run_batch
+from consumers.delays import queue_of
+from consumers.failure.failure import Failure
+from consumers.failure.request import waited_s_of
+from consumers.failure.undertaker import is_held, last_reason
+
+logger = get_logger("rabbitry.job")
+
+_OUTCOMES = {Word.DONE: "done", Word.ANSWERED: "answered"}
+
+
+class Batch:
+    """Messages of one job that are run together; to Celery's worker, one request.
+
+    Args:
+        task: of the job.
+        consumer: Celery's, whose messages these are.
+        alone: takes a message that is to run as a job of its own.
+        begun: is told when the batch has a slot, after which nothing may be added.
+    """
+
+    acknowledged = False
+
+    def __init__(
+        self,
+        task: BatchTask,
+        consumer: Any,
+        alone: Callable[[Any], Any],
+        begun: Callable[[Batch], None],
+    ) -> None:
+        self.id = str(uuid4())
+        self.task = task
+        self.name = task.name
+        self.messages: list[Any] = []
+        self.size_bytes = 0
+        self.submitted = False
+        self.time_start: float | None = None
+        self._items: list[Item] = []
+        self._consumer = consumer
+        self._alone = alone
+        self._begun = begun
+        self._over = False
+        self._observer = consumer.app.observer
+        # A worker waits for what is reserved, one that drains its queues and one that stops.
+        state.task_reserved(self)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def add(self, message: Any, item: Item) -> None:
+        """Take a message in."""
+        self.messages.append(message)
+        self._items.append(item)
+        self.size_bytes += len(item.body)
+        self._observer.received(
+            self.name,
+            self._queue_of(message),
+            waited_s=waited_s_of(self._consumer.app, message.headers),
+            redelivered=item.redelivered,
+        )
+
+    def submit(self) -> None:
+        """Ask for a slot; until there is one, messages may be added."""
+        if self.submitted or self._over:
+            return
+        self.submitted = True
+        self._consumer.on_task_request(self)
+
+    # -- what Celery's worker asks of a request -------------------------------------------
+
+    def execute_using_pool(self, pool: Any, **_: Any) -> Any:
+        """Run in a slot.
+
+        Raises:
+            TaskRevokedError: the messages are gone; the slot is free again.
+        """
+        self._begun(self)
+        if self._over:
+            raise TaskRevokedError(self.id)
+        items = self._items
+        if not pool.body_can_be_buffer:
+            items = [
+                item._replace(body=bytes(item.body)) if isinstance(item.body, memoryview) else item
+                for item in items
+            ]
+        self._items = []
+        return pool.apply_async(
+            run_batch,
+            args=(self.name, items, self._consumer.hostname),
+            accept_callback=self.on_accepted,
+            timeout_callback=self.on_timeout,
+            callback=self.on_success,
+            error_callback=self.on_failure,
+            soft_timeout=self.task.soft_time_limit,
+            timeout=self.task.time_limit,
+            correlation_id=self.id,
+        )
+
+    def info(self, safe: bool = False) -> dict[str, Any]:
+        """Describe it to `celery inspect`."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "args": [f"a batch of {len(self)} messages"],
+            "kwargs": {},
+            "type": self.name,
+            "hostname": self._consumer.hostname,
+            "time_start": self.time_start,
+            "acknowledged": self.acknowledged,
+            "delivery_info": {},
+            "worker_pid": None,
+        }
+
+    def revoked(self) -> bool:
+        """Say that it is not: its messages have ids of their own."""
+        return False
+
+    def cancel(self, *_: Any, **__: Any) -> None:
+        """Do nothing: what has begun ends by itself."""
+
+    # -- told by the pool -----------------------------------------------------------------
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Note that it runs."""
+        self.time_start = time.time() - (time.monotonic() - time_accepted)
+        state.task_accepted(self)
+        for message in self.messages:
+            self._observer.began(self.name, self._queue_of(message))
+
+    def on_success(self, report: Report, **_: Any) -> None:
+        """Settle each message, in the loop's own thread: the channel belongs to it."""
+        self._consumer.call_soon(self._settle, report)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """End what ran for too long; billiard tells `on_failure` of it, too."""
+        if not soft:
+            self._lost(f"it ran for longer than the time limit of {timeout:g} s", Reason.TIME_LIMIT)
+
+    def on_failure(self, exc_info: Any, *_: Any, **__: Any) -> None:
+        """End what lost its process, or could not be handed to one."""
+        exc = exc_info.exception
+        if isinstance(exc, ExceptionWithTraceback):
+            exc = exc.exc
+        if isinstance(exc, TimeLimitExceeded):
+            self.on_timeout(False, exc.args[0])
+        else:
+            self._lost(f"{type(exc).__name__}: {exc}", Reason.KILLED)
+
+    # -- how it ends ----------------------------------------------------------------------
+
+    def give_back(self) -> None:
+        """Return all messages to their queues, uncounted."""
+        if self._over:
+            return
+        self._end()
+        for message in self.messages:
+            self._consumer.app.undertaker.give_back(message)
+            self._ended(message, "returned")
+
+    def lost(self) -> None:
+        """Note that the connection was lost before it began: RabbitMQ has the messages again."""
+        self._end()
+        for message in self.messages:
+            self._ended(message, "returned")
+
+    def _end(self) -> None:
+        self._over = True
+        self.acknowledged = True
+        state.task_ready(self)
+
+    def _lost(self, text: str, reason: Reason) -> None:
+        """Return what may be tried again: one by one, so that the culprit is alone then."""
+        if self._over:
+            return
+        if state.should_terminate is not None:
+            # The worker itself has ended the process: that is no failure of the jobs'.
+            self.give_back()
+            return
+        logger.error(
+            "a batch of %d messages of job %s was ended (%s); each of them runs by itself next: %s",
+            *(len(self), self.name, reason, text),
+        )
+        text = f"the batch of {len(self)} messages that it was in was ended: {text}"
+        failed = Failed(Failure(reason, "", text), again=True)
+        self._settle(Report([failed] * len(self), self._ran_s()), quiet=True)
+
+    def _settle(self, report: Report, *, quiet: bool = False) -> None:
+        if self._over:
+            return
+        self._end()
+        if not is_held(self.messages[0]):
+            logger.warning(
+                "%d messages of batch job %s are back in their queues since the connection that"
+                " they came over was lost; they are run again",
+                *(len(self), self.name),
+            )
+            for message in self.messages:
+                self._ended(message, "returned")
+            return
+        counts: dict[str, int] = {}
+        for message, ending in zip(self.messages, report.endings, strict=True):
+            outcome = self._settle_one(message, ending)
+            counts[outcome] = counts.get(outcome, 0) + 1
+            self._ended(message, outcome, ran_s=report.ran_s)
+        if not quiet:
+            logger.info(
+                "batch of job %s: %s, in %.3f s", self.name, _words(counts.items()), report.ran_s
+            )
+
+    def _settle_one(self, message: Any, ending: Ending) -> str:
+        errors, undertaker = self._consumer.connection_errors, self._consumer.app.undertaker
+        if isinstance(ending, Failed):
+            if ending.again and undertaker.has_attempts(message):
+                message.reject_log_error(logger, errors, requeue=True)
+                return "retried"
+            failure, rule = ending.failure, undertaker.rule_of(message)
+            reason = last_reason(failure.reason, rule.limit if rule else None)
+            undertaker.bury(
+                message, Failure(reason, failure.error, failure.message, failure.traceback)
+            )
+            return "dead"
+        if ending is Word.ALONE:
+            self._alone(message)
+            return "returned"
+        if ending is Word.RETURNED:
+            undertaker.give_back(message)
+            return "returned"
+        message.ack_log_error(logger, errors)
+        return _OUTCOMES[ending]
+
+    def _ended(self, message: Any, outcome: str, *, ran_s: float | None = None) -> None:
+        self._observer.ended(self.name, self._queue_of(message), outcome, ran_s=ran_s)
+
+    def _queue_of(self, message: Any) -> str:
+        return queue_of(self._consumer, message.delivery_info.get("consumer_tag")) or ""
+
+    def _ran_s(self) -> float:
+        return 0.0 if self.time_start is None else max(0.0, time.time() - self.time_start)
+
+
+def _words(counts: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts)
