@@ -20,6 +20,8 @@ from celery.worker.consumer.tasks import Tasks
 from broker.case_file import Reason
 from broker.errors import RabbitryError
 from broker.message import CALL
+from consumers.batch.gather import Gatherer
+from consumers.batch.running import Batch
 from consumers.delays import queue_of
 from consumers.failure.failure import Failure
 from consumers.failure.intake import problem_of
@@ -69,6 +71,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     # What is answered by connecting anew.
     connection_errors: tuple[type[Exception], ...]
+    gatherer: Gatherer | None = None
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
         """The steps of a connection, in order."""
@@ -151,7 +154,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     def on_close(self) -> None:
         """Forget what the lost connection brought and no slot has begun."""
         for request in tuple(state.reserved_requests):
-            if request.time_start is None and isinstance(request, JobRequest):
+            if request.time_start is None and isinstance(request, (JobRequest, Batch)):
                 request.lost()
         super().on_close()
 
@@ -181,7 +184,16 @@ class JobConsumer(Consumer):  # type: ignore[misc]
                 return self.give_up(message, problem)
             return None if waiting.take(message, self) else handle(message)
 
-        return on_message
+        # What was gathered before came over a connection that is lost.
+        self.close_gatherer()
+        gatherer = self.gatherer = Gatherer(self, on_message)
+        if not gatherer.is_needed:
+            return on_message
+        return lambda message: gatherer.take(message) or on_message(message)
+
+    def close_gatherer(self) -> list[Batch]:
+        """Gather no more batches; returns what no slot was asked for."""
+        return [] if self.gatherer is None else list(self.gatherer.close())
 
     def give_up(self, message: Any, failure: Failure) -> None:
         """End a message that is no job: a dead letter, or the answer to a call."""

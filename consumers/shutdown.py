@@ -21,6 +21,7 @@ from celery.exceptions import WorkerShutdown
 from celery.utils.log import get_logger
 from celery.worker import state
 
+from consumers.batch.running import Batch
 from consumers.ending import Ending, Watchdog, leave
 
 logger = get_logger("rabbitry.worker")
@@ -125,9 +126,13 @@ class Shutdown:
 
     def _return_waiting(self) -> None:
         """Return what no slot has begun."""
-        for request in _waiting(self._worker):
+        gathered = self._worker.consumer.close_gatherer()
+        for request in (*gathered, *_waiting(self._worker)):
             state.task_ready(request)
-            self._worker.app.undertaker.give_back(request._message)
+            if isinstance(request, Batch):
+                request.give_back()
+            else:
+                self._worker.app.undertaker.give_back(request._message)
 
     @property
     def _is_done(self) -> bool:
