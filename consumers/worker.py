@@ -2,53 +2,75 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
+import os
+import signal
+import sys
 from typing import Any
 
 from celery import Celery
 from celery.apps.worker import Worker, install_cry_handler
 from celery.utils.nodenames import default_nodename, host_format
 
-from broker.connection import Address, connect, translated
-from broker.errors import MissingOnBroker, WorkerError, did_you_mean
+from broker.connection import Address
 from broker.topology import Topology
-from broker.topology.model import WorkerSpec
+from consumers.checks import check_pool, check_signatures, load_tasks, worker_of
+from consumers.ending import leave
 from consumers.factory import make_app
 from consumers.limits import Limits
+from consumers.logs import TEXT, set_up
+from consumers.needs import check_existence, check_settings
+from consumers.notify import Notifier
 from consumers.once.task import check_store
+from consumers.one_shot import OneShot
 from consumers.prefetch import shares_for
 from consumers.shutdown import Shutdown
 
 
-def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str) -> int:
+def run_worker(
+    topology: Topology,
+    address: Address,
+    name: str,
+    *,
+    loglevel: str,
+    log_format: str = TEXT,
+    one_shot: bool = False,
+) -> int:
     """Run one worker until it is told to stop; returns its exit code.
 
     Args:
         topology: says which queues it consumes and how.
-        address: where RabbitMQ is.
+        address: where RabbitMQ is; one that does not answer is waited for.
         name: of the worker in the topology.
         loglevel: ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
+        log_format: ``text`` or ``json``.
+        one_shot: whether to stop when nothing is left to run.
 
     Raises:
         WorkerError: there is no such worker, its tasks cannot be imported, its pool cannot run
-            them as they ask for, or what is finished of them cannot be recorded.
+            them as they ask for, what is finished of them cannot be recorded, or a queue is not
+            what the file says.
         MissingOnBroker: a queue does not exist.
-        Unreachable, AccessRefused, VirtualHostMissing: no connection.
+        AccessRefused, VirtualHostMissing: RabbitMQ does not take the user.
     """
+    set_up(level=loglevel, format=log_format)
+    # Until there is something to finish.
+    signal.signal(signal.SIGTERM, lambda *_: leave(0))
+    # Where the command is a script Python looks for modules beside it, and not here.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
     spec = worker_of(topology, name)
-    if spec.pool == "gevent" and importlib.util.find_spec("gevent") is None:
-        raise WorkerError(f"worker {name!r} uses the pool gevent: `pip install gevent` first")
     shares = shares_for(topology, name)
     app = make_app(topology, address)
     app.conf.worker_enable_remote_control = spec.remote_control
     load_tasks(app, topology)
+    check_signatures(app, topology)
     default_s = None if spec.time_limit is None else spec.time_limit.total_seconds()
     app.limits = Limits(topology, app.undertaker.rules, default_s=default_s)
     check_pool(app, topology, name)
     check_store(app)
-    check_queues(address, spec.queues)
+    letters = {app.undertaker.rules.of(queue).exchange for queue in spec.queues}
+    check_existence(address, spec.queues, sorted(filter(None, letters)))
+    check_settings(topology, address, spec.queues)
     worker = JobWorker(
         app=app,
         hostname=host_format(default_nodename(f"{name}@%h")),
@@ -60,105 +82,41 @@ def run_worker(topology: Topology, address: Address, name: str, *, loglevel: str
     )
     # Read by JobConsumer: what RabbitMQ may hand over ahead, together and of each queue.
     worker.prefetch, worker.shares = sum(shares.values()), shares
-    worker.shutdown = Shutdown(worker, grace_s=spec.grace.total_seconds())
+    worker.notifier = notifier = Notifier()
+    worker.shutdown = Shutdown(
+        worker, grace_s=spec.grace.total_seconds(), on_begin=lambda: notifier.tell(STOPPING=1)
+    )
+    if one_shot:
+        worker.one_shot = _one_shot(worker, address, spec.queues)
     worker.start()
     return int(worker.exitcode or 0)
 
 
 class JobWorker(Worker):  # type: ignore[misc]
-    """Celery's worker with our own way to stop."""
+    """Celery's worker with our own way to stop, and to say that it is ready."""
 
+    app: Celery
     shutdown: Shutdown
+    notifier: Notifier
+    one_shot: OneShot | None = None
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Set our signal handlers instead of Celery's."""
         self.shutdown.install()
         install_cry_handler()
 
-
-def worker_of(topology: Topology, name: str) -> WorkerSpec:
-    """Return a worker of the topology. Raises WorkerError where it has none of this name."""
-    spec = topology.workers.get(name)
-    if spec is None:
-        raise WorkerError(
-            f"the topology has no worker {name!r}{did_you_mean(name, topology.workers)};"
-            f" it has: {', '.join(topology.workers) or 'none'}"
-        )
-    return spec
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Say that it consumes; called once, for its first connection."""
+        super().on_consumer_ready(consumer)
+        queues = ", ".join(self.app.amqp.queues.consume_from)
+        self.notifier.tell(READY=1, STATUS=f"consumes {queues}", MAINPID=os.getpid())
+        self.notifier.watch(lambda: self.app.pulse.problem() is None)
+        if self.one_shot is not None:
+            self.one_shot.start()
 
 
-def load_tasks(app: Celery, topology: Topology) -> None:
-    """Import the tasks of all jobs and check that each is the one its job names.
+def _one_shot(worker: JobWorker, address: Address, queues: list[str]) -> OneShot:
+    def end() -> None:
+        worker.consumer.call_soon(worker.shutdown.begin)
 
-    Raises:
-        WorkerError: names the job and what is wrong; an error of the import is chained.
-    """
-    for name, spec in topology.jobs.items():
-        if spec.task is None:
-            continue
-        module_name, _, attribute = spec.task.partition(":")
-        try:
-            module: Any = importlib.import_module(module_name)
-        # Importing runs the user's code, which may raise anything.
-        except Exception as exc:
-            raise WorkerError(
-                f"the task {spec.task!r} of job {name!r} cannot be imported:"
-                f" {type(exc).__name__}: {exc}; --debug shows where"
-            ) from exc
-        task = getattr(module, attribute, None)
-        if task is None:
-            raise WorkerError(f"job {name!r}: the module {module_name!r} has no {attribute!r}")
-        if getattr(task, "name", None) != name:
-            raise WorkerError(
-                f"job {name!r}: {spec.task!r} is not its task; decorate it with @job({name!r})"
-            )
-    app.finalize()
-
-
-def check_pool(app: Celery, topology: Topology, name: str) -> None:
-    """Check that a worker's pool can do what its jobs ask for.
-
-    Raises:
-        WorkerError: names the job, what it asks for, and what to change.
-    """
-    spec = topology.workers[name]
-    if spec.pool != "prefork":
-        for job in topology.jobs:
-            limit_s = app.limits.stated_s(job, spec.queues)
-            if limit_s is not None:
-                raise WorkerError(
-                    f"job {job!r} has a time limit of {limit_s:g} s, and the pool {spec.pool} of"
-                    f" worker {name!r} cannot end a job: use the pool prefork, or run the job on"
-                    " another worker"
-                )
-    if spec.pool == "gevent":
-        for job in topology.jobs:
-            task = app.tasks.get(job)
-            if task is not None and inspect.iscoroutinefunction(task.run):
-                raise WorkerError(
-                    f"job {job!r} is an `async def`, of which the pool gevent of worker {name!r}"
-                    " cannot run two at a time: use the pool prefork, threads or solo"
-                )
-
-
-def check_queues(address: Address, queues: list[str]) -> None:
-    """Check passively that queues exist; nothing is declared.
-
-    Raises:
-        MissingOnBroker: one does not.
-    """
-    from amqp.exceptions import NotFound
-
-    connection = connect(address)
-    try:
-        for queue in queues:
-            with translated(address), connection.channel() as channel:
-                try:
-                    channel.queue_declare(queue, passive=True)
-                except NotFound as exc:
-                    raise MissingOnBroker(
-                        f"the queue {queue!r} does not exist in virtual host"
-                        f" {address.vhost_name!r}; `rabbitry topology apply` creates it"
-                    ) from exc
-    finally:
-        connection.release()
+    return OneShot(address, queues, is_busy=lambda: worker.app.undertaker.busy, drained=end)
