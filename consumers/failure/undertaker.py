@@ -185,14 +185,15 @@ class Undertaker:
             self._soon(message.reject_log_error, logger, self._consumer.connection_errors)
             return
         # The confirm comes in another thread; only the consumer's own may use its channel.
-        receipt.add_done_callback(lambda done: self._soon(self._settle, done, message))
+        receipt.add_done_callback(lambda done: self._soon(self._settle, done, message, case))
 
     def _soon(self, call: Any, *args: Any) -> None:
         self._consumer.call_soon(call, *args)
 
-    def _settle(self, receipt: Receipt, message: Any) -> None:
+    def _settle(self, receipt: Receipt, message: Any, case: CaseFile) -> None:
         if isinstance(receipt.outcome, Routed):
             self._open.discard(_key(message))
+            self._consumer.app.observer.dead_lettered(case.queue, str(case.reason))
             message.ack_log_error(logger, self._consumer.connection_errors)
             return
         logger.error(
