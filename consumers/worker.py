@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -13,6 +14,7 @@ from celery.utils.nodenames import default_nodename, host_format
 
 from broker.connection import Address
 from broker.topology import Topology
+from consumers.batch.prefetch import widened
 from consumers.checks import check_pool, check_signatures, load_tasks, worker_of
 from consumers.ending import leave
 from consumers.factory import make_app
@@ -23,6 +25,8 @@ from consumers.notify import Notifier
 from consumers.once.task import check_store
 from consumers.one_shot import OneShot
 from consumers.prefetch import shares_for
+from consumers.presence import client_properties_of
+from consumers.probes import Probes
 from consumers.shutdown import Shutdown
 
 
@@ -34,6 +38,7 @@ def run_worker(
     loglevel: str,
     log_format: str = TEXT,
     one_shot: bool = False,
+    health: str | None = None,
 ) -> int:
     """Run one worker until it is told to stop; returns its exit code.
 
@@ -44,6 +49,7 @@ def run_worker(
         loglevel: ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
         log_format: ``text`` or ``json``.
         one_shot: whether to stop when nothing is left to run.
+        health: ``HOST:PORT`` where it answers probes, instead of what the file says.
 
     Raises:
         WorkerError: there is no such worker, its tasks cannot be imported, its pool cannot run
@@ -56,8 +62,8 @@ def run_worker(
     # Until there is something to finish.
     signal.signal(signal.SIGTERM, lambda *_: leave(0))
     # Where the command is a script Python looks for modules beside it, and not here.
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.insert(0, os.getcwd())
+    if not {"", here := str(Path.cwd())} & set(sys.path):
+        sys.path.insert(0, here)
     spec = worker_of(topology, name)
     shares = shares_for(topology, name)
     app = make_app(topology, address)
@@ -69,23 +75,30 @@ def run_worker(
     check_pool(app, topology, name)
     check_store(app)
     letters = {app.undertaker.rules.of(queue).exchange for queue in spec.queues}
-    check_existence(address, spec.queues, sorted(filter(None, letters)))
+    hostname = host_format(default_nodename(f"{name}@%h"))
+    app.conf.broker_transport_options = {"client_properties": client_properties_of(hostname)}
+    probes = Probes(app, name, spec, hostname=hostname)
+    if where := health or spec.health:
+        probes.serve(where)
+    check_existence(address, spec.queues, sorted(filter(None, letters)), pulse=app.pulse)
     check_settings(topology, address, spec.queues)
     worker = JobWorker(
         app=app,
-        hostname=host_format(default_nodename(f"{name}@%h")),
+        hostname=hostname,
         pool=spec.pool,
         concurrency=spec.concurrency,
         queues=spec.queues,
         loglevel=loglevel,
         quiet=True,
     )
+    shares = widened(shares, spec, app)
     # Read by JobConsumer: what RabbitMQ may hand over ahead, together and of each queue.
     worker.prefetch, worker.shares = sum(shares.values()), shares
     worker.notifier = notifier = Notifier()
     worker.shutdown = Shutdown(
         worker, grace_s=spec.grace.total_seconds(), on_begin=lambda: notifier.tell(STOPPING=1)
     )
+    probes.worker = worker
     if one_shot:
         worker.one_shot = _one_shot(worker, address, spec.queues)
     worker.start()
