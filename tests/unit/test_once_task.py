@@ -200,6 +200,11 @@ def test_how_long_is_a_duration(text) -> None:
         job("once.wrong", once=text)
 
 
+def test_a_batch_cannot_run_once() -> None:
+    with pytest.raises(InvalidInput, match="leave out `once` or `batch`"):
+        job("once.many", once="24h", batch=10)
+
+
 def test_other_jobs_have_nothing_of_it(app) -> None:
     def plain() -> None:
         """Do nothing."""
