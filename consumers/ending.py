@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from consumers.green import is_patched
+
 logger = logging.getLogger("rabbitry.worker")
 
 # Each bounds one step: RabbitMQ may answer no more.
@@ -127,7 +129,7 @@ class Watchdog:
     def _wait(self, sleep: Callable[[float], None]) -> None:
         self._sleep_until(sleep, before_s=_LAST_WORDS_S)
         self._ending.kill_children()
-        if not _is_green():
+        if not is_patched():
             # The event loop is busy with a job (solo), or waits for RabbitMQ.
             threading.Thread(target=self._ending.last_words, daemon=True).start()
         self._sleep_until(sleep, before_s=0)
@@ -154,13 +156,7 @@ def leave(code: int) -> None:
 
 def _native() -> tuple[Callable[..., Any], Callable[[float], None]]:
     """Return what starts a thread of the system's own, and sleeps in it, also under gevent."""
-    if not _is_green():
+    if not is_patched():
         return _thread.start_new_thread, time.sleep
     original = sys.modules["gevent.monkey"].get_original
     return original("_thread", "start_new_thread"), original("time", "sleep")
-
-
-def _is_green() -> bool:
-    """Say whether threads are gevent's."""
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from celery import Celery
@@ -24,6 +25,27 @@ SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
 LOST_WAIT_S = 1.0
 
 
+class JobApp(Celery):  # type: ignore[misc]
+    """Celery's application, which also notes jobs that two functions want to be.
+
+    Attributes:
+        twice: by job, the two, as ``module:function``; Celery takes the first, and says nothing.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.twice: dict[str, tuple[str, str]] = {}
+        super().__init__(*args, **options)
+
+    def _task_from_fun(self, fun: Any, name: str | None = None, **options: Any) -> Any:
+        task = super()._task_from_fun(fun, name=name, **options)
+        first, second = (
+            f"{each.__module__}:{each.__qualname__}" for each in (inspect.unwrap(task.run), fun)
+        )
+        if first != second:
+            self.twice[task.name] = (first, second)
+        return task
+
+
 def make_app(topology: Topology, address: Address) -> Celery:
     """Return a Celery application that consumes a topology's queues and declares nothing.
 
@@ -34,7 +56,7 @@ def make_app(topology: Topology, address: Address) -> Celery:
     register_with_kombu()
     contracts = contracts_of(topology)
     tls = address.ssl_context()
-    app = Celery(
+    app = JobApp(
         topology.name,
         broker=address.url,
         backend="consumers.replies:ReplyBackend",

@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -43,10 +44,14 @@ class Shutdown:
     Args:
         worker: Celery's worker.
         grace_s: seconds that running jobs are given; then they are returned to RabbitMQ.
+        on_begin: called when it begins to stop.
     """
 
-    def __init__(self, worker: Any, *, grace_s: float) -> None:
+    def __init__(
+        self, worker: Any, *, grace_s: float, on_begin: Callable[[], None] = lambda: None
+    ) -> None:
         self._worker = worker
+        self._on_begin = on_begin
         self._grace_s = grace_s
         self._pid = os.getpid()
         self._ending = Ending(worker)
@@ -88,6 +93,8 @@ class Shutdown:
             return
         self._deadline = time.monotonic() + self._grace_s
         self._watchdog.end_at(self._deadline + LAST_S)
+        self._worker.app.pulse.stopping = True
+        self._on_begin()
         if self._ending.channel is None:
             # Nothing is consumed; RabbitMQ has back what a lost connection held.
             self._ending.at_once(0)

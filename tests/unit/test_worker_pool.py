@@ -10,7 +10,7 @@ from broker.connection import Address
 from broker.errors import WorkerError
 from consumers.factory import make_app
 from consumers.job import job
-from consumers.worker import check_pool
+from consumers.checks import check_pool
 from tests.provision import topology_of
 
 FILE = """
