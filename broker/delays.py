@@ -55,6 +55,14 @@ def lost_name(owner: str) -> str:
     return f"{owner}.delays.lost"
 
 
+def is_of_ladder(owner: str, exchange: str) -> bool:
+    """Return whether an exchange is part of a ladder: the name on what has been there.
+
+    It is that of the rung below the last one that held the message, or the foot's.
+    """
+    return exchange.startswith(f"{owner}.delays.")
+
+
 def wait_header(seconds: int) -> str:
     """Return the header that says whether a message waits on a rung."""
     return f"{WAIT_PREFIX}{seconds}s"

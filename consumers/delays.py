@@ -25,7 +25,7 @@ from broker.body import Body
 from broker.confirmed import PUBLISH_TIMEOUT_S, ConfirmedChannel
 from broker.connection import Address
 from broker.contracts import DEFAULT_PRIORITY
-from broker.delays import Delays, due_name, was_delayed, without_traces
+from broker.delays import Delays, is_of_ladder, was_delayed, without_traces
 from broker.errors import InvalidDelay, InvalidInput
 from broker.message import ATTEMPT, COMPRESSION, ORIGIN, PERSISTENT, Message, attempt_of
 from broker.receipt import Receipt, Routed
@@ -57,7 +57,7 @@ class Waiting:
     def __init__(self, topology: Topology, address: Address) -> None:
         self.delays = Delays(topology)
         self._retries = retry_ladder(topology)
-        self._due = due_name(topology.name)
+        self._owner = topology.name
         self._address = address
         self._warned = False
 
@@ -187,8 +187,8 @@ class Waiting:
         )
 
     def comes_from_ladder(self, exchange: str) -> bool:
-        """Return whether an exchange is where the ladder lets messages go."""
-        return exchange == self._due
+        """Return whether a message from an exchange has been on the ladder."""
+        return is_of_ladder(self._owner, exchange)
 
 
 class WaitingAMQP(AMQP):  # type: ignore[misc]

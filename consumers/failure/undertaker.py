@@ -17,7 +17,7 @@ from celery.utils.log import get_logger
 from broker.case_file import CaseFile, Reason, without_case
 from broker.confirmed import ConfirmedChannel
 from broker.connection import Address
-from broker.delays import due_name, without_traces
+from broker.delays import is_of_ladder, without_traces
 from broker.errors import InvalidInput
 from broker.message import ATTEMPT, ORIGIN, PUBLISHED, Message, attempt_of
 from broker.receipt import Receipt, Routed
@@ -52,7 +52,7 @@ class Undertaker:
     def __init__(self, topology: Topology, address: Address) -> None:
         self.rules = Rules(topology)
         self._queues = topology.queues.keys()
-        self._due = due_name(topology.name)
+        self._owner = topology.name
         self._requires = topology.broker.requires
         self._address = address
         self._consumer: Any = None
@@ -236,7 +236,7 @@ class Undertaker:
         published = message.headers.get(PUBLISHED)
         exchange = message.delivery_info.get("exchange")
         key = message.delivery_info.get("routing_key")
-        if exchange == self._due:
+        if isinstance(exchange, str) and is_of_ladder(self._owner, exchange):
             exchange = message.headers.get(ORIGIN)
         if not isinstance(exchange, str):
             # From the delay ladder, which lets nothing through twice.
