@@ -103,6 +103,8 @@ class Ending:
     def last_words(self) -> None:
         """Return what is not settled, and close the connection."""
         with contextlib.suppress(Exception):
+            # First: what is returned would come again at once.
+            self.cancel()
             self.return_all()
             self.flush()
 

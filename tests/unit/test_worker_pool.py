@@ -8,9 +8,9 @@ import pytest
 
 from broker.connection import Address
 from broker.errors import WorkerError
+from consumers.checks import check_pool
 from consumers.factory import make_app
 from consumers.job import job
-from consumers.checks import check_pool
 from tests.provision import topology_of
 
 FILE = """
