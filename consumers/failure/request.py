@@ -26,7 +26,8 @@ from broker.case_file import Reason
 from broker.message import CALL, PUBLISHED
 from consumers.delays import FROM, due_of
 from consumers.failure.failure import Failure
-from consumers.failure.undertaker import Undertaker, last_reason
+from consumers.failure.undertaker import Undertaker, attempt_of, last_reason
+from consumers.logs import log_ended
 
 logger = get_logger("rabbitry.job")
 
@@ -62,11 +63,9 @@ class JobRequest(Request):  # type: ignore[misc]
         headers = self._request_dict
         self._queue = str(headers.get(FROM) or "")
         redelivered = bool(headers["delivery_info"]["redelivered"])
+        self._waited_s = waited_s_of(self._app, headers)
         self._app.observer.received(
-            self._type,
-            self._queue,
-            waited_s=waited_s_of(self._app, headers),
-            redelivered=redelivered,
+            self._type, self._queue, waited_s=self._waited_s, redelivered=redelivered
         )
 
     @property
@@ -99,6 +98,12 @@ class JobRequest(Request):  # type: ignore[misc]
             began_s = self.time_start
             ran_s = None if began_s is None else max(0.0, time.time() - began_s)
             self._app.observer.ended(self._type, self._queue, outcome, ran_s=ran_s)
+            log_ended(
+                *(self._type, self.id, self._queue, outcome),
+                attempt=attempt_of(self._request_dict),
+                waited_s=self._waited_s,
+                ran_s=ran_s,
+            )
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """End what ran for too long; billiard tells `on_failure` of it, too."""
