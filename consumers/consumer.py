@@ -163,7 +163,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         queues, limits = self.app.amqp.queues.consume_from, self.app.limits
         rounds = math.ceil(self.initial_prefetch_count / (self.pool.num_processes or 1)) or 1
         for queue in queues.values():
-            timeout_s = limits.timeout_s(queue.name, rounds=rounds)
+            timeout_s = limits.timeout_s(queue.name, queues=queues, rounds=rounds)
             if timeout_s is not None:
                 queue.consumer_arguments = {CONSUMER_TIMEOUT: round(timeout_s * 1000)}
         # Other pools cannot end a job.

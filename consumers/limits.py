@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cached_property
 
-from broker.delays import Delays
-from broker.errors import InvalidDelay
 from broker.topology import Topology
+from broker.topology.route import Router
+from broker.topology.timeouts import MARGIN_S, needed_s, queues_of_jobs
 from consumers.failure.rules import Rules
 
-# Between the end of a job and RabbitMQ's time-out: to end its process, and RabbitMQ looks at its
-# consumers only now and then.
-MARGIN_S = 60.0
 # Of short time-outs, such as tests have.
 _SHARE = 0.2
 
@@ -35,7 +32,6 @@ class Limits:
         self._topology = topology
         self._default_s = default_s
         self._rules = rules
-        self._delays = Delays(topology)
 
     def stated_s(self, job: str, queues: Iterable[str]) -> float | None:
         """Return the limit that the file states for a job or its worker, seconds, or None.
@@ -49,22 +45,23 @@ class Limits:
         limit = self._topology.jobs[job].time_limit
         return self._default_s if limit is None else limit.total_seconds()
 
-    def timeout_s(self, queue: str, *, rounds: int = 1) -> float | None:
+    def timeout_s(self, queue: str, *, queues: Iterable[str] = (), rounds: int = 1) -> float | None:
         """Return the consumer time-out for a queue, seconds; None where it cannot have one.
 
         At least what the queue itself says, and more where the limit of a job asks for it.
 
         Args:
             queue: of the topology.
-            rounds: how many jobs may run one after the other before the last one held begins.
+            queues: all that the worker consumes; their jobs may run before one of this queue.
+            rounds: how many jobs may run one after the other until the last one held has run.
         """
         configured_s = self._rules.of(queue).timeout_s
         if configured_s is None:
             return None
-        stated = [self.stated_s(job, [queue]) for job in self._topology.jobs]
-        longest_s = max((each for each in stated if each is not None), default=0.0)
-        needed_s = longest_s * rounds + MARGIN_S if longest_s else 0.0
-        return max(configured_s, needed_s)
+        own_s, longest_s = self._longest_s([queue]), self._longest_s([queue, *queues])
+        if not own_s:
+            return configured_s
+        return max(configured_s, needed_s(own_s, rounds=rounds, longest_s=longest_s))
 
     def limit_s(self, job: str, queues: Iterable[str], *, rounds: int = 1) -> float | None:
         """Return how long a job may run in a worker, seconds; None for as long as it likes.
@@ -80,7 +77,7 @@ class Limits:
         stated_s = self.stated_s(job, queues)
         if stated_s is not None:
             return stated_s
-        timeouts = [self.timeout_s(queue, rounds=rounds) for queue in queues]
+        timeouts = [self.timeout_s(queue, queues=queues, rounds=rounds) for queue in queues]
         known = [each for each in timeouts if each is not None]
         if not known:
             return None
@@ -90,11 +87,9 @@ class Limits:
     @cached_property
     def queues_of(self) -> dict[str, tuple[str, ...]]:
         """The queues that each job may reach."""
-        found: dict[str, tuple[str, ...]] = {}
-        for name, job in self._topology.jobs.items():
-            try:
-                found[name] = self._delays.queues_of(job.exchange, job.routing_key)
-            except InvalidDelay:
-                # Only RabbitMQ can tell where it goes: it may be any queue.
-                found[name] = tuple(self._topology.queues)
-        return found
+        return queues_of_jobs(self._topology, Router.of(self._topology))
+
+    def _longest_s(self, queues: list[str]) -> float:
+        """Return the longest limit that is stated for a job in one of the queues, or 0."""
+        stated = [self.stated_s(job, queues) for job in self._topology.jobs]
+        return max((each for each in stated if each is not None), default=0.0)

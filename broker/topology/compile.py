@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.topology.compile_access import access_objects, limits_of
+from broker.topology.effective import DEFAULTS
 from broker.topology.ladder import ladder_objects
 from broker.topology.model import Binding, Exchange, Queue, Topology
 from broker.topology.objects import (
@@ -42,6 +43,9 @@ from broker.topology.source import DataPath
 from broker.topology.token import token_objects
 from broker.units import milliseconds
 
+if TYPE_CHECKING:
+    from broker.topology.timeouts import Need
+
 
 def compile_topology(
     topology: Topology,
@@ -72,7 +76,12 @@ def compile_topology(
 
 
 def _objects(
-    topology: Topology, vhost: str, references: References, requires: str | None
+    topology: Topology,
+    vhost: str,
+    references: References,
+    requires: str | None,
+    *,
+    derive: bool = True,
 ) -> Iterator[Object]:
     yield _vhost(topology, vhost, requires)
     for limit, value in limits_of(topology.limits):
@@ -90,7 +99,8 @@ def _objects(
         yield _policy(OPERATOR_POLICY, name, operator, ("operator_policies", name))
     for name, policy in topology.policies.items():
         yield _policy(POLICY, name, policy, ("policies", name))
-    yield from generated_policies(topology, version=requires)
+    timeouts = derived_timeouts(topology, version=requires) if derive else {}
+    yield from _generated(topology, requires, timeouts)
     yield from _parameters(topology, references)
 
 
@@ -102,6 +112,35 @@ def generated_policies(topology: Topology, *, version: str | None = None) -> Ite
         version: RabbitMQ's, where the topology requires none; None is the newest.
     """
     requires = topology.broker.requires or version
+    yield from _generated(topology, requires, derived_timeouts(topology, version=requires))
+
+
+def derived_timeouts(topology: Topology, *, version: str | None = None) -> Mapping[str, Need]:
+    """Return the consumer time-outs of queues that follow from time limits.
+
+    Args:
+        topology: the topology.
+        version: RabbitMQ's, where the topology requires none; None is the newest.
+
+    Returns:
+        By queue; those that state a time-out are left out, and those for which RabbitMQ's is
+        long enough.
+    """
+    # Both are made of what is compiled here.
+    from broker.topology.route import Router
+    from broker.topology.timeouts import derived, states_limits
+
+    if not states_limits(topology):
+        return {}
+    requires, references = topology.broker.requires or version, References(topology.source, None)
+    objects = _objects(topology, topology.vhost.name, references, requires, derive=False)
+    default_ms = DEFAULTS[QUORUM]["consumer-timeout"]
+    return derived(topology, Router(by_identity(objects)), default_ms=default_ms)
+
+
+def _generated(
+    topology: Topology, requires: str | None, timeouts: Mapping[str, Need]
+) -> Iterator[Object]:
     settings = Settings(topology.name)
     for name, exchange in topology.exchanges.items():
         definition = {
@@ -112,6 +151,8 @@ def generated_policies(topology: Topology, *, version: str | None = None) -> Ite
         settings.add(name, type="exchange", definition=definition)
     for name, queue in topology.queues.items():
         definition = policy_definition(queue, requires=requires)
+        if name in timeouts:
+            definition["consumer-timeout"] = timeouts[name].timeout_ms
         settings.add(name, type=queue.type, definition=definition)
     yield from settings.policies()
 

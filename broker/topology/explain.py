@@ -23,8 +23,10 @@ from broker.topology.retry import schedule_of
 from broker.topology.route import Router
 from broker.topology.settings import EXCHANGE_SETTINGS, SETTINGS
 from broker.topology.source import DataPath, Source
+from broker.topology.timeouts import Need
 from broker.units import format_duration
 
+_TIMEOUT = "consumer-timeout"
 _IN_MS = frozenset(
     {"message-ttl", "expires", "consumer-timeout", "consumer-disconnected-timeout"}
     | {"delayed-retry-min", "delayed-retry-max"}
@@ -131,6 +133,7 @@ def explain(
     source: Source | None = None,
     effective: Mapping[str, Mapping[str, Any]] | None = None,
     stated: Mapping[Identity, Stated] | None = None,
+    derived: Mapping[str, Need] | None = None,
 ) -> list[Explanation]:
     """Explain the queue and the exchange of a name.
 
@@ -140,6 +143,7 @@ def explain(
         source: where the values of the file stand.
         effective: the policy settings in force on each queue, as RabbitMQ says them.
         stated: the policies in force on a queue or an exchange, as RabbitMQ names them.
+        derived: the consumer time-outs of queues that follow from time limits in the file.
 
     Returns:
         One explanation for each; none where nothing has the name.
@@ -147,7 +151,9 @@ def explain(
     router = Router(objects)
     found = [router.exchange(name), _queue(objects, name)]
     there = [each for each in found if each is not None]
-    return [_explained(each, router, source, effective, stated or {}) for each in there]
+    return [
+        _explained(each, router, source, effective, stated or {}, derived or {}) for each in there
+    ]
 
 
 def _queue(objects: Objects, name: str) -> Object | None:
@@ -162,16 +168,20 @@ def _explained(
     source: Source | None,
     effective: Mapping[str, Mapping[str, Any]] | None,
     stated: Mapping[Identity, Stated],
+    derived: Mapping[str, Need],
 ) -> Explanation:
     settings = router.settings(there)
     kind, name = there.identity.kind, there.identity.name[0]
     home: DataPath = ("exchanges" if kind == EXCHANGE else "queues", name)
-    lines = [_line(each, home, source) for each in settings.values()]
+    need = derived.get(name) if kind == QUEUE else None
+    lines = [_line(each, home, source, need) for each in settings.values()]
     for key, value in DEFAULTS.get(type_of(there), {}).items():
         if key not in settings:
             lines.append(Line(key, value, "RabbitMQ's default"))
     match = router.policies.of(name, type_of(there))
     words = [*(_exchange_words(settings) if kind == EXCHANGE else _queue_words(there, settings))]
+    if need is not None and value_of(settings, _TIMEOUT) == need.timeout_ms:
+        words.append(f"The consumer timeout follows from {need}.")
     words += _idle_policies(match, type_of(there))
     differs: list[str] = []
     if kind == QUEUE and effective is not None and name in effective:
@@ -188,13 +198,16 @@ def _explained(
     )
 
 
-def _line(setting: Setting, home: DataPath, source: Source | None) -> Line:
+def _line(setting: Setting, home: DataPath, source: Source | None, need: Need | None) -> Line:
     said = setting.holds
+    path = _path(setting.key, said, home, source)
+    if setting.key == _TIMEOUT and need is not None and said.value == need.timeout_ms:
+        path = need.path
     return Line(
         setting.key,
         said.value,
         said.origin,
-        _place(_path(setting.key, said, home, source), source),
+        _place(path, source),
         tuple((each.origin, each.value) for each in setting.gave_way),
     )
 

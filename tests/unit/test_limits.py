@@ -17,7 +17,7 @@ name: limits
 vhost: {name: limits, default_queue_type: quorum}
 exchanges: {jobs: {type: topic}, dead: {type: topic}}
 queues:
-  slow: {bindings: [{exchange: jobs, routing_key: "slow.#"}], consumer_timeout: 1h}
+  slow: {bindings: [{exchange: jobs, routing_key: "slow.#"}]}
   quick:
     bindings: [{exchange: jobs, routing_key: "quick.#"}]
     consumer_timeout: 10s
@@ -45,8 +45,11 @@ def test_the_time_out_is_that_of_the_queue_or_longer_than_its_longest_job(topolo
     limits = Limits(topology, Rules(topology))
     assert limits.timeout_s("quick") == 10
     assert limits.timeout_s("plain") == 1800  # RabbitMQ's own
-    assert limits.timeout_s("slow") == 3570 + 60
+    assert limits.timeout_s("slow") == 3570 + 60  # the policy's, that follows from it
     assert limits.timeout_s("slow", rounds=3) == 3 * 3570 + 60
+    # Two jobs of `slow` may run before one of `quick`.
+    both = Limits(topology, Rules(topology), default_s=30)
+    assert both.timeout_s("quick", queues=["quick", "slow"], rounds=3) == 30 + 2 * 3570 + 60
     assert limits.timeout_s("classic") is None
 
 

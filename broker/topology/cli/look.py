@@ -74,18 +74,20 @@ def explain(session: Session, name: str, live: bool) -> int:
     which line of the file it stands, and what all of them come to.
     """
     from broker.errors import InvalidInput, did_you_mean
+    from broker.topology.compile import derived_timeouts
     from broker.topology.explain import explain as explained
     from broker.topology.objects import EXCHANGE, QUEUE
 
     observed, stated = _observed_of(session, name) if live else (None, {})
     objects = observed.objects if observed else _compiled(session)
-    source = session.load_topology().source if not live or _has_file(session) else None
+    file = session.load_topology() if not live or _has_file(session) else None
     found = explained(
         objects,
         name,
-        source=source,
+        source=file.source if file else None,
         effective=observed.effective if observed else None,
         stated=stated,
+        derived=derived_timeouts(file) if file else None,
     )
     if not found:
         known = {each.name[0] for each in objects if each.kind in (QUEUE, EXCHANGE)}

@@ -16,7 +16,8 @@ from broker.topology.model import Topology
 from broker.topology.objects import Object
 from broker.topology.settings import QUORUM
 from broker.topology.source import DataPath
-from broker.units import format_duration, milliseconds
+from broker.topology.timeouts import Needs
+from broker.units import format_duration
 
 _STRICT_PRIORITIES_SINCE = "4.3"
 
@@ -60,14 +61,13 @@ def check(view: View) -> Iterator[Finding]:
             text = f"{route} reaches {' and '.join(routing.queues)}: each job runs more than once"
             yield finding((*path, "routing_key"), "job-twice", text)
         if job.time_limit is not None:
-            yield from _time_limit(view, name, job.time_limit, path)
+            yield from _pools(view, name, path)
+    yield from _time_limits(view)
     yield from _priorities(view)
 
 
-def _time_limit(view: View, name: str, time_limit: timedelta, path: DataPath) -> Iterator[Finding]:
+def _pools(view: View, name: str, path: DataPath) -> Iterator[Finding]:
     for queue in view.job_routes[name].queues:
-        there = view.queue(queue)
-        timeout_ms = _consumer_timeout_ms(view, there)
         for worker in view.workers_of.get(queue, ()):
             spec = view.topology.workers[worker]
             if spec.pool != "prefork":
@@ -78,15 +78,24 @@ def _time_limit(view: View, name: str, time_limit: timedelta, path: DataPath) ->
                     " runs too long; prefork can",
                     at_key=True,
                 )
-        if timeout_ms is not None and milliseconds(time_limit) >= timeout_ms:
-            timeout = format_duration(timedelta(milliseconds=timeout_ms))
-            yield finding(
-                (*path, "time_limit"),
-                "time-limit",
-                f"RabbitMQ takes a job back from its worker after {timeout} (consumer_timeout of"
-                f" queue {queue!r}) and gives it to another, again and again; raise"
-                " consumer_timeout above time_limit",
-            )
+
+
+def _time_limits(view: View) -> Iterator[Finding]:
+    needs = Needs(view.topology, view.router)
+    for queue in view.topology.queues:
+        timeout_ms = _consumer_timeout_ms(view, view.queue(queue))
+        for need in needs.of(queue) if timeout_ms is not None else ():
+            if timeout_ms is not None and need.timeout_ms > timeout_ms:
+                timeout = format_duration(timedelta(milliseconds=timeout_ms))
+                needed = format_duration(timedelta(milliseconds=need.timeout_ms))
+                yield finding(
+                    need.path,
+                    "time-limit",
+                    f"RabbitMQ takes a job back from its worker after {timeout} (consumer_timeout"
+                    f" of queue {queue!r}) and gives it to another, again and again; {needed} are"
+                    f" needed for {need}: raise consumer_timeout to that, or leave it out, and it"
+                    " follows",
+                )
 
 
 def _consumer_timeout_ms(view: View, there: Object) -> int | None:
