@@ -23,10 +23,10 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from broker.case_file import Reason
-from broker.message import CALL, PUBLISHED
+from broker.message import CALL, PUBLISHED, attempt_of
 from consumers.delays import FROM, due_of
 from consumers.failure.failure import Failure
-from consumers.failure.undertaker import Undertaker, attempt_of, last_reason
+from consumers.failure.undertaker import Undertaker, last_reason
 from consumers.logs import log_ended
 
 logger = get_logger("rabbitry.job")
@@ -90,6 +90,12 @@ class JobRequest(Request):  # type: ignore[misc]
 
     def lost(self) -> None:
         """Note that its connection was lost before it began: RabbitMQ has it again."""
+        self._end("returned")
+
+    def give_back(self) -> None:
+        """Return the message to its queue, uncounted: it has not begun."""
+        task_ready(self)
+        self._undertaker.give_back(self._message)
         self._end("returned")
 
     def _end(self, outcome: str) -> None:
