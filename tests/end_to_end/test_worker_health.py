@@ -111,21 +111,24 @@ def test_the_metrics_add_up_to_what_was_published(provisioned, start, probe) -> 
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         list(publisher.publish_many(("demo.fail", ()) for _ in range(5)))
         list(publisher.publish_many(("demo.add", ("x", 1)) for _ in range(7)))
+        until(
+            lambda: ready_in(provisioned.address, "jobs.dead") == 12,
+            timeout_s=30,
+            what="the dead letters",
+        )
         publisher.publish("demo.sleep", seconds=2.0, id="killed").wait()
     until(
         lambda: probe.total("running", "job_name") == {("demo.sleep",): 1},
         timeout_s=30,
-        what="only the long job to run",
+        what="the long job to run",
     )
-    killed = [int(line) for line in _busy_children(daemon.process.pid)]
-    for pid in killed:
+    for pid in children_of(daemon.process.pid):
         os.kill(pid, signal.SIGKILL)
 
     def outcomes() -> dict[tuple[str, ...], float]:
         return probe.total("jobs_total", "job_name", "outcome")
 
     until(lambda: outcomes().get(("demo.sleep", "done")) == 1, timeout_s=30, what="the last job")
-    until(lambda: ready_in(provisioned.address, "jobs.dead") == 12, 20, what="the dead letters")
     assert outcomes() == {
         ("demo.echo", "done"): 100,
         ("demo.fail", "answered"): 1,
@@ -142,11 +145,6 @@ def test_the_metrics_add_up_to_what_was_published(provisioned, start, probe) -> 
     assert probe.total("in_flight") == probe.total("running") == {}
     assert probe.total("slots") == {(): 2}
     assert probe.total("consuming", "queue") == {("jobs.normal",): 1}
-
-
-def _busy_children(pid: int) -> list[str]:
-    """Return the children; whichever runs the job is among them, and idle ones are replaced."""
-    return [str(child) for child in children_of(pid)]
 
 
 def test_a_port_in_use_is_said_before_anything_is_consumed(provisioned, start, env) -> None:
