@@ -23,7 +23,7 @@ from broker.management import Management
 from broker.topology import Topology
 from broker.topology.compile import compile_topology
 from broker.topology.effective import Policies, Setting, find, settings_of
-from broker.topology.objects import POLICY, QUEUE, Identity, Object
+from broker.topology.objects import OPERATOR_POLICY, POLICY, QUEUE, Identity, Object
 from consumers.pulse import Pulse
 
 logger = logging.getLogger("rabbitry.worker")
@@ -31,6 +31,7 @@ logger = logging.getLogger("rabbitry.worker")
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 10.0
 # HTTP that is slow or down must not keep a worker from its queues.
 COMPARE_S = 2.0
+_EFFECTIVE = "effective_policy_definition"
 
 
 def check_existence(
@@ -112,19 +113,24 @@ def check_settings(topology: Topology, address: Address, queues: Iterable[str]) 
                 )
                 if wanted is None or there is None:
                     continue
-                _compare(name, wanted, settings_of(wanted, policies), there)
+                live = Policies({each.identity: each for each in _in_force(there, management)})
+                _compare(name, wanted, settings_of(wanted, policies), there, live)
     except (BrokerUnavailable, ProvisioningFailed, MissingOnBroker) as exc:
         logger.info("the settings of the queues are not compared with the file: %s", exc)
 
 
 def _compare(
-    name: str, wanted: Object, settings: Mapping[str, Setting], there: Mapping[str, Any]
+    name: str,
+    wanted: Object,
+    settings: Mapping[str, Setting],
+    there: Mapping[str, Any],
+    live: Policies,
 ) -> None:
     type_ = str(there.get("type") or wanted.attributes["type"])
     found = Object(
         Identity(QUEUE, (name,)), {"type": type_, "arguments": dict(there.get("arguments") or {})}
     )
-    clauses = list(_differences(wanted, settings, found, _in_force(found, there)))
+    clauses = list(_differences(wanted, settings, found, settings_of(found, live)))
     if clauses:
         raise QueueDiffers(
             f"the queue {name!r} is not what the file says: {'; '.join(clauses)};"
@@ -133,13 +139,26 @@ def _compare(
         )
 
 
-def _in_force(found: Object, there: Mapping[str, Any]) -> dict[str, Setting]:
-    definition = dict(there.get("effective_policy_definition") or {})
-    policy = Object(
+def _in_force(there: Mapping[str, Any], management: Management) -> Iterator[Object]:
+    if _EFFECTIVE in there:
+        # An empty definition comes as an empty list.
+        yield _policy(there[_EFFECTIVE] or {})
+        return
+    # RabbitMQ 4.0 tells which policy is in force, not what comes of it, and no operator's.
+    vhost = management.address.vhost_name
+    if name := there.get("policy"):
+        answer = management.find("policies", vhost, name) or {}
+        yield _policy(answer.get("definition") or {})
+    for each in management.get("operator-policies", vhost):
+        keys = ("pattern", "apply-to", "priority", "definition")
+        yield Object(Identity(OPERATOR_POLICY, (each["name"],)), {key: each[key] for key in keys})
+
+
+def _policy(definition: Mapping[str, Any]) -> Object:
+    return Object(
         Identity(POLICY, ("in force",)),
-        {"pattern": "", "apply-to": "queues", "priority": 0, "definition": definition},
+        {"pattern": "", "apply-to": "queues", "priority": 0, "definition": dict(definition)},
     )
-    return settings_of(found, Policies({policy.identity: policy} if definition else {}))
 
 
 def _differences(
