@@ -38,6 +38,7 @@ def configuration(state: State, *, host: str, amqp: int, management: int, promet
     """
     return f"""{shared_file("rabbitmq.conf").read_text()}
 # -- of this node ---------------------------------------------------------------------
+cluster_name = rabbitry-{amqp}
 listeners.tcp.default = {host}:{amqp}
 management.tcp.ip = {host}
 management.tcp.port = {management}
