@@ -20,7 +20,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from broker.errors import WorkerError
+from broker.errors import InvalidInput, WorkerError
 from broker.host_port import parse_host_port
 
 logger = logging.getLogger("rabbitry.health")
@@ -64,7 +64,8 @@ class Health:
         registry: what /metrics shows.
 
     Raises:
-        WorkerError: the address cannot be listened at.
+        InvalidInput: that is no address.
+        WorkerError: it cannot be listened at.
     """
 
     def __init__(
@@ -78,7 +79,10 @@ class Health:
         self._probes = {"/livez": live, "/readyz": ready}
         self._registry = registry
         self._clients = 0
-        host, port = parse_host_port(where)
+        try:
+            host, port = parse_host_port(where)
+        except ValueError as exc:
+            raise InvalidInput(f"health cannot be served: {exc}") from exc
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

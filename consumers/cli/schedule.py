@@ -18,7 +18,8 @@ def schedule() -> None:
     epilog="""\b
 Examples:
   rabbitry schedule run
-  rabbitry schedule run --loglevel WARNING""",
+  rabbitry schedule run --loglevel WARNING
+  rabbitry schedule run --health 127.0.0.1:9807""",
 )
 @click.option(
     "--loglevel",
@@ -29,8 +30,15 @@ Examples:
     show_envvar=True,
     help="What is logged to stderr.",
 )
+@click.option(
+    "--health",
+    metavar="HOST:PORT",
+    envvar="RABBITRY_HEALTH",
+    show_envvar=True,
+    help="Answer /livez, /readyz and /metrics here.",
+)
 @common_options("topology", "url")
-def run(session: Session, loglevel: str) -> int:
+def run(session: Session, loglevel: str, health: str | None) -> int:
     """Publish the jobs that recur, until SIGTERM or Ctrl-C.
 
     Run as many as you like: RabbitMQ lets one of them lead, and another one as soon as that is
@@ -44,7 +52,7 @@ def run(session: Session, loglevel: str) -> int:
         level=loglevel.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     topology = session.load_topology()
-    return run_scheduler(topology, session.address(topology))
+    return run_scheduler(topology, session.address(topology), health=health)
 
 
 @schedule.command(

@@ -23,6 +23,7 @@ from broker.receipt import Receipt, Routed
 from broker.recurrence import text_of
 from broker.topology import Topology
 from broker.topology.token import Token, token_of
+from consumers.pulse import Pulse
 from consumers.schedule.marks import Marks, State, adapted, ahead, decode, merged
 from consumers.schedule.term import Term
 from consumers.schedule.ticks import Observer, Ticks
@@ -34,6 +35,7 @@ RENEW_S = 60.0
 LOOK_S = 1.0
 # What is under way when the scheduler is told to stop has so long to end.
 STOP_S = 0.5
+_CONNECTING, _WAITING, _LEADING = "connecting", "waiting", "leading"
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 5.0
 
@@ -51,6 +53,10 @@ class Scheduler:
         clock: seconds since 1970-01-01 UTC.
         look_s: how often it is looked at while nothing is due: it may be set meanwhile.
         observer: counts.
+
+    Attributes:
+        pulse: whether it goes on.
+        state: ``connecting``, ``waiting`` for the lead, ``leading`` or ``stopping``.
 
     Raises:
         TopologyError: the file has no schedules.
@@ -72,6 +78,8 @@ class Scheduler:
                 file=topology.source.file if topology.source else "topology",
             )
         self.name = f"scheduler.{socket.gethostname()}.{os.getpid()}"[:255]
+        self.pulse = Pulse()
+        self.state = _CONNECTING
         self._topology = topology
         self._address = address
         self._token: Token = token
@@ -88,6 +96,7 @@ class Scheduler:
         if not self._stopping:
             self._stop_by = time.monotonic() + STOP_S
             self._stopping = True
+            self.state = "stopping"
         self._wake.put(None)
 
     def check(self) -> None:
@@ -124,6 +133,7 @@ class Scheduler:
         retry_s = RETRY_FIRST_S
         while not self._stopping:
             began = time.monotonic()
+            self._enter(_CONNECTING)
             try:
                 self._term()
             except Stopped:
@@ -132,6 +142,8 @@ class Scheduler:
                 if time.monotonic() - began > RETRY_MOST_S:
                     retry_s = RETRY_FIRST_S
                 logger.warning("%s; beginning again", exc)
+                self.pulse.trouble = str(exc)
+                self._enter(_CONNECTING)
                 self._pause(retry_s)
                 retry_s = min(2 * retry_s, RETRY_MOST_S)
         logger.info("stopped")
@@ -157,6 +169,7 @@ class Scheduler:
             return
         if not isinstance(found[0], Unreachable):
             raise found[0]
+        self.pulse.trouble = str(found[0])
         logger.warning("%s; trying again", found[0])
 
     def _pause(self, seconds: float) -> None:
@@ -165,6 +178,7 @@ class Scheduler:
             self._sleep(left)
 
     def _sleep(self, seconds: float) -> None:
+        self.pulse.beat()
         try:
             self._wake.get(timeout=max(0.0, seconds))
         except Empty:
@@ -175,6 +189,8 @@ class Scheduler:
     def _term(self) -> None:
         with Term(self._address, self._token, consumer_tag=self.name, wake=self._wake) as term:
             self._wait(term, lambda: term.opened)
+            self.pulse.trouble = ""
+            self._enter(_WAITING)
             # A token that nobody needs does no harm: the leader drops it.
             self._routed(term, term.offer())
             logger.info("waiting for the lead")
@@ -190,8 +206,13 @@ class Scheduler:
                 if self._observer is not None:
                     self._observer.leads(False)
 
+    def _enter(self, state: str) -> None:
+        if not self._stopping:
+            self.state = state
+
     def _lead(self, term: Term, held: Held) -> None:
         logger.info("leading")
+        self._enter(_LEADING)
         if self._observer is not None:
             self._observer.leads(True)
         written: Marks | None = None
@@ -312,13 +333,26 @@ class Held:
         self.ids = other.ids
 
 
-def run_scheduler(topology: Topology, address: Address) -> int:
-    """Run a scheduler until SIGTERM or SIGINT; return the exit code."""
+def run_scheduler(topology: Topology, address: Address, *, health: str | None = None) -> int:
+    """Run a scheduler until SIGTERM or SIGINT; return the exit code.
+
+    Args:
+        topology: says what recurs.
+        address: where RabbitMQ is.
+        health: ``HOST:PORT`` where it answers probes; None for nowhere.
+    """
     import signal
 
     from broker.errors import EXIT_DONE
 
-    scheduler = Scheduler(topology, address)
+    if health is None:
+        scheduler = Scheduler(topology, address)
+    else:
+        from consumers.schedule.metrics import ScheduleMetrics, registry_for, serve
+
+        registry = registry_for()
+        scheduler = Scheduler(topology, address, observer=ScheduleMetrics(registry))
+        serve(scheduler, registry, health)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: scheduler.stop())
     scheduler.run()
