@@ -37,8 +37,12 @@ logger = get_logger(__name__)
 CONSUMER_TIMEOUT = "x-consumer-timeout"
 # Between looks for a queue that is missing.
 MISSING_QUEUE_PAUSE_S = 0.5
-# Between attempts to connect, longer each time.
-RETRY_FIRST_S, RETRY_MOST_S = 0.5, 3.0
+# Between attempts to connect, longer each time; an attempt itself may take four seconds, and the
+# worker is to consume within five of the network's return.
+RETRY_FIRST_S, RETRY_MOST_S = 0.5, 1.0
+# Between looks for children that have died. Celery hears of a death at once, but where the process
+# is not gone yet when it looks, it looks again after five seconds.
+LOST_CHILD_S = 0.5
 
 
 class NotRun(RabbitryError):
@@ -101,6 +105,8 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         super().register_with_event_loop(hub)
         self._waker.register(hub)
         hub.call_repeatedly(BEAT_S, self.app.pulse.turned)
+        if isinstance(self.pool, prefork.TaskPool):
+            hub.call_repeatedly(LOST_CHILD_S, self.pool.maintain_pool)
 
     def wake(self) -> None:
         """Let the loop's next turn begin at once; safe in a signal handler."""

@@ -21,6 +21,8 @@ from consumers.pulse import Pulse
 
 SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
 
+# Looks in the time of one heartbeat.
+HEARTBEAT_CHECKS = 10
 # Celery's ten seconds are as long for jobs behind a killed one.
 LOST_WAIT_S = 1.0
 
@@ -71,6 +73,9 @@ def make_app(topology: Topology, address: Address) -> Celery:
     app.conf.update(
         broker_use_ssl={"context": tls, "server_hostname": address.host} if tls else None,
         broker_heartbeat=HEARTBEAT_S,
+        # An idle worker sends something every four seconds at least: what is not acknowledged
+        # within one (py-amqp's TCP_USER_TIMEOUT) tells it of a network that is cut.
+        broker_heartbeat_checkrate=HEARTBEAT_CHECKS,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         task_queues=[
