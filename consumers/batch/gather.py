@@ -16,7 +16,7 @@ from consumers.batch.item import Call, Item
 from consumers.batch.running import Batch
 from consumers.batch.task import BatchTask
 
-logger = get_logger("rabbitry.job")
+logger = get_logger("rabbitry.batches")
 
 # Of one batch: more is not gathered, however many messages may be.
 MOST_BYTES = 64 * 2**20

@@ -20,7 +20,7 @@ from consumers.failure.failure import Failure
 from consumers.failure.request import waited_s_of
 from consumers.failure.undertaker import is_held, last_reason
 
-logger = get_logger("rabbitry.job")
+logger = get_logger("rabbitry.batches")
 
 _OUTCOMES = {Word.DONE: "done", Word.ANSWERED: "answered"}
 

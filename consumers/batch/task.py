@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery import current_app, signals
-from celery.utils.log import get_task_logger
+from celery.utils.log import get_logger
 from kombu.exceptions import EncodeError
 
 from broker.body import decode
@@ -21,7 +21,7 @@ from consumers.failure.failure import Failure
 from consumers.failure.verdict import GiveUp
 from consumers.job import JobTask, is_own, late, run_to_end
 
-logger = get_task_logger("rabbitry.job")
+logger = get_logger("rabbitry.batches")
 
 # RabbitMQ's prefetch is a number of 16 bits; more than a worker should hold in memory anyway.
 MOST = 10_000
