@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from celery.utils.log import get_logger
 from celery.worker import state
 
 from broker.body import CONTENT_TYPES
 from broker.case_file import REPLAYS
-from broker.message import CALL, DEADLINE, DELIVERY_COUNT, PUBLISHED
+from broker.message import CALL, DEADLINE, PUBLISHED, attempt_of
 from consumers.batch.alarm import Alarm
 from consumers.batch.item import Call, Item
 from consumers.batch.running import Batch
 from consumers.batch.task import BatchTask
-
-logger = get_logger("rabbitry.batches")
 
 # Of one batch: more is not gathered, however many messages may be.
 MOST_BYTES = 64 * 2**20
@@ -94,7 +91,7 @@ def item_of(message: Any, *, time_limit_s: float | None) -> Item | None:
     id = headers.get("id")
     if (
         not isinstance(id, str)
-        or headers.get(DELIVERY_COUNT)
+        or attempt_of(headers) > 1
         or headers.get(REPLAYS)
         or headers.get("eta") is not None
         or headers.get("expires") is not None

@@ -230,7 +230,8 @@ class Batch:
         errors, undertaker = self._consumer.connection_errors, self._consumer.app.undertaker
         if isinstance(ending, Failed):
             if ending.again and undertaker.has_attempts(message):
-                message.reject_log_error(logger, errors, requeue=True)
+                if not undertaker.try_again(message):
+                    message.reject_log_error(logger, errors, requeue=True)
                 return "retried"
             failure, rule = ending.failure, undertaker.rule_of(message)
             reason = last_reason(failure.reason, rule.limit if rule else None)
