@@ -125,7 +125,7 @@ class Watchdog:
         running = self._at is not None
         self._at = when if self._at is None else min(self._at, when)
         if not running:
-            start, sleep = _native()
+            start, sleep = native()
             start(self._wait, (sleep,))
 
     def _wait(self, sleep: Callable[[float], None]) -> None:
@@ -156,7 +156,7 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
-def _native() -> tuple[Callable[..., Any], Callable[[float], None]]:
+def native() -> tuple[Callable[..., Any], Callable[[float], None]]:
     """Return what starts a thread of the system's own, and sleeps in it, also under gevent."""
     if not is_patched():
         return _thread.start_new_thread, time.sleep

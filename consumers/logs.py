@@ -49,9 +49,6 @@ def set_up(*, level: str, format: str) -> None:
         level: ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
         format: ``text`` or ``json``.
     """
-    # Here: what begins a worker must not wait for Celery where it only says what is wrong.
-    from celery import signals
-
     handler = logging.StreamHandler(sys.stderr)
     root = logging.getLogger()
     root.setLevel(level)
@@ -66,7 +63,10 @@ def set_up(*, level: str, format: str) -> None:
     if root.level > logging.DEBUG:
         for name in _CELERY_S_LINES:
             logging.getLogger(name).setLevel(logging.WARNING)
-    # Celery sets up no logging where somebody else does.
+    # Here: who only looks after workers does without Celery.
+    from celery import signals
+
+    # It sets up no logging where somebody else does.
     signals.setup_logging.connect(_keep, weak=False)
 
 

@@ -16,6 +16,7 @@ from broker.connection import Address
 from broker.topology import Topology
 from consumers.batch.prefetch import widened
 from consumers.checks import check_pool, check_signatures, load_tasks, worker_of
+from consumers.child import end_with_parent
 from consumers.ending import leave
 from consumers.factory import make_app
 from consumers.limits import Limits
@@ -59,6 +60,7 @@ def run_worker(
         AccessRefused, VirtualHostMissing: RabbitMQ does not take the user.
     """
     set_up(level=loglevel, format=log_format)
+    end_with_parent()
     # Until there is something to finish.
     signal.signal(signal.SIGTERM, lambda *_: leave(0))
     # Where the command is a script Python looks for modules beside it, and not here.

@@ -11,7 +11,14 @@ from typing import Any, NoReturn
 import click
 
 from broker.cli import Session
-from broker.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RabbitryError
+from broker.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    RabbitryError,
+    TaskNotImported,
+)
 
 # name: (where the command is, what `rabbitry --help` says of it)
 COMMANDS = {
@@ -100,6 +107,9 @@ def run(session: Session, args: list[str] | None = None) -> int:
 def _fail(session: Session, exc: BaseException, text: str, code: int) -> int:
     if session.debug:
         traceback.print_exception(exc)
+    elif isinstance(exc, TaskNotImported):
+        # Of the user's own code, and no use without it.
+        click.echo(exc.traceback, err=True)
     click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
     click.echo(text, err=True)
     return code

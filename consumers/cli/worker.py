@@ -22,7 +22,10 @@ def worker() -> None:
 Examples:
   rabbitry worker run high
   rabbitry worker run normal low
-  rabbitry worker run --all --loglevel WARNING""",
+  rabbitry worker run --all --loglevel WARNING
+  rabbitry worker run high --log-format json 2> high.jsonl
+  rabbitry worker run low --one-shot && echo nothing is left to run
+  rabbitry worker run normal --reload""",
 )
 @click.argument("names", nargs=-1, metavar="NAME...")
 @click.option("--all", "all_", is_flag=True, help="Every worker of the topology.")
@@ -50,6 +53,11 @@ Examples:
     help="Stop when nothing is ready and nothing runs; retries that wait are left.",
 )
 @click.option(
+    "--reload",
+    is_flag=True,
+    help="For development: begin anew when the tasks' code or the topology changes.",
+)
+@click.option(
     "--health",
     metavar="HOST:PORT",
     envvar="RABBITRY_HEALTH",
@@ -64,16 +72,20 @@ def run(
     loglevel: str,
     log_format: str,
     one_shot: bool,
+    reload: bool,
     health: str | None,
 ) -> int:
     """Run workers of the topology until SIGTERM or Ctrl-C.
 
-    One worker runs in this process, several in a process each. Running jobs are finished first;
-    a second signal ends at once.
+    One worker runs in this process, several in a process each, which begins again when it ends by
+    itself. A RabbitMQ that does not answer is waited for. Asked to stop, a worker takes no more
+    jobs, finishes what runs within its grace and returns the rest; a second signal ends at once.
     """
     from consumers.checks import worker_of
     from consumers.green import begin_again, is_patched
-    from consumers.supervisor import run_all
+    from consumers.logs import set_up
+    from consumers.reload import Reloader, watched_of
+    from consumers.supervisor import Supervisor
 
     if all_ == bool(names):
         raise click.UsageError("give the names of workers, or --all")
@@ -83,7 +95,13 @@ def run(
         worker_of(topology, name)
     if not chosen:
         raise WorkerError("the topology has no workers; add one under `workers:`")
-    if len(chosen) == 1:
+    if len(chosen) > 1 and health is not None:
+        raise InvalidInput(
+            "--health (RABBITRY_HEALTH) is for one worker; give each a `health:` in the file"
+        )
+    if len(chosen) > 1 and reload:
+        raise InvalidInput("--reload is for one worker; run each in a terminal of its own")
+    if len(chosen) == 1 and not reload:
         if topology.workers[chosen[0]].pool == "gevent" and not is_patched():
             begin_again(chosen[0])
         from consumers.worker import run_worker
@@ -97,21 +115,27 @@ def run(
             one_shot=one_shot,
             health=health,
         )
-    if health is not None:
-        raise InvalidInput(
-            "--health (RABBITRY_HEALTH) is for one worker; give each a `health:` in the file"
-        )
-    common = ["--topology", str(session.topology_path), "--loglevel", loglevel]
-    common += ["--log-format", log_format]
-    if one_shot:
-        common += ["--one-shot"]
-    for overlay in session.overlay:
-        common += ["--overlay", overlay]
-    if session.debug:
-        common += ["--debug"]
+    options = ["--loglevel", loglevel, "--log-format", log_format]
+    options += ["--one-shot"] if one_shot else []
+    options += ["--health", health] if health is not None else []
+    commands = {name: _command(session, name, options) for name in chosen}
     # The address holds a password: it travels in the environment, not in the process list.
     environment = {"RABBITRY_URL": session.url} if session.url else {}
-    return run_all([["worker", "run", name, *common] for name in chosen], environment)
+    grace_s = max(topology.workers[name].grace.total_seconds() for name in chosen)
+    set_up(level=loglevel.upper(), format=log_format)
+    if reload:
+        watched = watched_of(topology, session.topology_path)
+        (command,) = commands.values()
+        return Reloader(command, environment, watched=watched, grace_s=grace_s).run()
+    return Supervisor(commands, environment, grace_s=grace_s, drains=one_shot).run()
+
+
+def _command(session: Session, name: str, options: list[str]) -> list[str]:
+    """Return the command that runs one worker as this one was asked to."""
+    overlays = [word for overlay in session.overlay for word in ("--overlay", overlay)]
+    debug = ["--debug"] if session.debug else []
+    topology = ["--topology", str(session.topology_path)]
+    return ["worker", "run", name, *topology, *options, *overlays, *debug]
 
 
 worker.add_command(check)
