@@ -9,6 +9,12 @@ PYTHON ?=
 # The tests run in so many processes, each with a RabbitMQ of its own; in one where
 # RABBITRY_TEST_URL names it.
 PROCESSES ?= 2
+# `make soak` also runs what jobs and their ways depend on against the oldest RabbitMQ that will
+# do: an image of it where an engine has or can pull one, else Debian's packages, as root. Where
+# there is neither, it fails.
+ON_OLDEST := env -u RABBITRY_TEST_URL -u RABBITRY_TEST_MANAGEMENT_URL RABBITRY_TEST_SERIES=4.0
+OLDEST_TESTS := tests/integration $(wildcard $(addprefix tests/end_to_end/test_, \
+	batches.py dead_letters.py delays.py once.py publish_from.py schedule.py worker*.py))
 CANDIDATES := $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 \
 	/usr/bin/python3 /usr/bin/python3.11
 
@@ -34,6 +40,8 @@ test: $(STAMP) ## all tests; those that need a RabbitMQ find or start one
 soak: $(STAMP) ## the tests that take long
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m soak
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/unit
+	@$(ON_OLDEST) $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile $(OLDEST_TESTS)
+	@$(ON_OLDEST) $(BIN)/pytest -m soak tests/end_to_end/test_worker_retries.py
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
