@@ -63,7 +63,7 @@ class Schedulers:
     Args:
         topology, path: the file.
         address: where RabbitMQ is.
-        env: of the processes.
+        env: of the processes; those that start later have what is added to it.
         folder: for their logs.
     """
 
@@ -78,7 +78,7 @@ class Schedulers:
     ) -> None:
         self.topology = topology
         self.address = address
-        self._env = {**env, "RABBITRY_TOPOLOGY": str(path)}
+        self.env = {**env, "RABBITRY_TOPOLOGY": str(path)}
         self._folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -89,7 +89,7 @@ class Schedulers:
             with log.open("wb") as output:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "rabbitry", "schedule", "run"],
-                    env=self._env,
+                    env=self.env,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

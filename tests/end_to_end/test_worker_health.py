@@ -9,18 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing, suppress
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from producers.caller import Caller
 from producers.publisher import Publisher
 from tests.end_to_end.test_worker import children_of
+from tests.probes import ANYWHERE, Probe
 from tests.provision import ready_in
 from tests.waiting import until
 
@@ -30,47 +26,22 @@ POOLS = """\
   alone: {queues: [jobs.normal], pool: solo}
   green: {queues: [jobs.normal], pool: gevent, concurrency: 2}
 """
+# A module whose tasks are fine, and whose signal handler keeps the loop for ever.
+STUCK = """
+import signal, time
+from consumers.job import job
+
+signal.signal(signal.SIGUSR2, lambda *_: time.sleep(1000))
+
+@job("demo.add")
+def add(a, b):
+    return a + b
+"""
 
 
 def free_port() -> int:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         return int(server.getsockname()[1])
-
-
-class Probe:
-    """Asks a daemon at one port."""
-
-    def __init__(self, port: int) -> None:
-        self.where = f"127.0.0.1:{port}"
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://{self.where}{path}", timeout=10) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as exc:
-            return exc.code, exc.read().decode()
-        except OSError as exc:
-            return 0, str(exc)
-
-    def code(self, path: str) -> int:
-        return self.get(path)[0]
-
-    def until_ready(self) -> None:
-        until(lambda: self.code("/readyz") == 200, timeout_s=40, what="the worker to be ready")
-
-    def total(self, name: str, *by: str) -> dict[tuple[str, ...], float]:
-        """Return the sums of a metric's samples, by labels."""
-        found: Counter[tuple[str, ...]] = Counter()
-        for family in text_string_to_metric_families(self.get("/metrics")[1]):
-            for sample in family.samples:
-                if sample.name == f"rabbitry_worker_{name}":
-                    found[tuple(sample.labels[label] for label in by)] += sample.value
-        return {key: value for key, value in found.items() if value}
-
-
-@pytest.fixture
-def probe() -> Iterator[Probe]:
-    return Probe(free_port())
 
 
 def with_pools(provisioned) -> None:
@@ -79,32 +50,34 @@ def with_pools(provisioned) -> None:
 
 
 @pytest.mark.parametrize("name", ["normal", "threaded", "alone", "green"])
-def test_a_worker_lives_and_is_ready_while_a_job_runs(provisioned, start, probe, name) -> None:
+def test_a_worker_lives_and_is_ready_while_a_job_runs(provisioned, start, name) -> None:
     with_pools(provisioned)
-    daemon = start(*RUN, name, "--health", probe.where)
+    daemon = start(*RUN, name, "--health", ANYWHERE)
+    probe = Probe.of_log(lambda: daemon.log)
     probe.until_ready()
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         publisher.publish("demo.sleep", seconds=4.0).wait()
-    until(lambda: probe.total("running") == {(): 1}, timeout_s=20, what="the job to run")
+    until(lambda: probe.worker("running") == {(): 1}, timeout_s=20, what="the job to run")
     assert probe.code("/livez") == 200
     code, text = probe.get("/readyz")
     assert (code, json.loads(text)["queues"]) == (200, {"jobs.normal": "consuming"})
-    assert probe.total("jobs_total") == {}
+    assert probe.worker("jobs_total") == {}
     until(
-        lambda: probe.total("jobs_total", "job_name", "queue", "outcome"),
+        lambda: probe.worker("jobs_total", "job_name", "queue", "outcome"),
         timeout_s=20,
         what="the job to end",
     )
-    outcomes = probe.total("jobs_total", "job_name", "queue", "outcome")
+    outcomes = probe.worker("jobs_total", "job_name", "queue", "outcome")
     assert outcomes == {("demo.sleep", "jobs.normal", "done"): 1}
-    assert probe.total("running") == probe.total("in_flight") == {}
-    assert 4 <= probe.total("run_seconds_sum")[()] < 8
+    assert probe.worker("running") == probe.worker("in_flight") == {}
+    assert 4 <= probe.worker("run_seconds_sum")[()] < 8
     assert daemon.stop() == 0
 
 
-def test_the_metrics_add_up_to_what_was_published(provisioned, start, probe) -> None:
+def test_the_metrics_add_up_to_what_was_published(provisioned, start) -> None:
     """The ledger: done, retried to the limit, given up on, answered, and a killed child."""
-    daemon = start(*RUN, "normal", "--health", probe.where)
+    daemon = start(*RUN, "normal", "--health", ANYWHERE)
+    probe = Probe.of_log(lambda: daemon.log)
     with Caller(provisioned.topology, provisioned.url) as caller:
         assert list(caller.map("demo.echo", range(100), timeout_s=30)) == list(range(100))
         assert caller.submit("demo.fail", timeout_s=20).exception(timeout=20) is not None
@@ -118,7 +91,7 @@ def test_the_metrics_add_up_to_what_was_published(provisioned, start, probe) -> 
         )
         publisher.publish("demo.sleep", seconds=2.0, id="killed").wait()
     until(
-        lambda: probe.total("running", "job_name") == {("demo.sleep",): 1},
+        lambda: probe.worker("running", "job_name") == {("demo.sleep",): 1},
         timeout_s=30,
         what="the long job to run",
     )
@@ -126,7 +99,7 @@ def test_the_metrics_add_up_to_what_was_published(provisioned, start, probe) -> 
         os.kill(pid, signal.SIGKILL)
 
     def outcomes() -> dict[tuple[str, ...], float]:
-        return probe.total("jobs_total", "job_name", "outcome")
+        return probe.worker("jobs_total", "job_name", "outcome")
 
     until(lambda: outcomes().get(("demo.sleep", "done")) == 1, timeout_s=30, what="the last job")
     assert outcomes() == {
@@ -138,13 +111,13 @@ def test_the_metrics_add_up_to_what_was_published(provisioned, start, probe) -> 
         ("demo.sleep", "retried"): 1,
         ("demo.sleep", "done"): 1,
     }
-    assert probe.total("received_total")[()] == sum(outcomes().values())
-    assert probe.total("redelivered_total", "job_name") == {("demo.fail",): 10, ("demo.sleep",): 1}
-    assert probe.total("wait_seconds_count")[()] == 100 + 1 + 5 + 7 + 1
-    assert probe.total("dead_letters_total", "reason") == {("limit",): 5, ("arguments",): 7}
-    assert probe.total("in_flight") == probe.total("running") == {}
-    assert probe.total("slots") == {(): 2}
-    assert probe.total("consuming", "queue") == {("jobs.normal",): 1}
+    assert probe.worker("received_total")[()] == sum(outcomes().values())
+    assert probe.worker("redelivered_total", "job_name") == {("demo.fail",): 10, ("demo.sleep",): 1}
+    assert probe.worker("wait_seconds_count")[()] == 100 + 1 + 5 + 7 + 1
+    assert probe.worker("dead_letters_total", "reason") == {("limit",): 5, ("arguments",): 7}
+    assert probe.worker("in_flight") == probe.worker("running") == {}
+    assert probe.worker("slots") == {(): 2}
+    assert probe.worker("consuming", "queue") == {("jobs.normal",): 1}
 
 
 def test_a_port_in_use_is_said_before_anything_is_consumed(provisioned, start, env) -> None:
@@ -163,13 +136,13 @@ def test_a_port_in_use_is_said_before_anything_is_consumed(provisioned, start, e
     assert "Traceback" not in done.stderr
 
 
-def test_the_file_says_where_and_a_new_daemon_takes_the_port_at_once(
-    provisioned, start, probe
-) -> None:
+def test_the_file_says_where_and_a_new_daemon_takes_the_port_at_once(provisioned, start) -> None:
+    where = f"127.0.0.1:{free_port()}"
     text = provisioned.path.read_text()
     provisioned.path.write_text(
-        text.replace("concurrency: 2}", f'concurrency: 2, health: "{probe.where}"}}')
+        text.replace("concurrency: 2}", f'concurrency: 2, health: "{where}"}}')
     )
+    probe = Probe(f"http://{where}")
     first = start(*RUN, "normal")
     probe.until_ready()
     children = children_of(first.process.pid)
@@ -181,10 +154,11 @@ def test_the_file_says_where_and_a_new_daemon_takes_the_port_at_once(
     probe.until_ready()
 
 
-def test_clients_that_say_nothing_hold_up_nobody(provisioned, start, probe) -> None:
-    start(*RUN, "normal", "--health", probe.where)
-    host, _, port = probe.where.rpartition(":")
-    halves = [socket.create_connection((host, int(port))) for _ in range(40)]
+def test_clients_that_say_nothing_hold_up_nobody(provisioned, start) -> None:
+    daemon = start(*RUN, "normal", "--health", ANYWHERE)
+    probe = Probe.of_log(lambda: daemon.log)
+    port = int(probe.url.rpartition(":")[2])
+    halves = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
     for half in halves[::2]:
         half.sendall(b"GET /livez HTTP/1.1\r\nHo")
     began = time.monotonic()
@@ -197,3 +171,54 @@ def test_clients_that_say_nothing_hold_up_nobody(provisioned, start, probe) -> N
             assert half.recv(1) == b""
         half.close()
     assert probe.code("/nothing") == 404
+
+
+def test_an_address_that_is_none_is_said(provisioned, env) -> None:
+    done = subprocess.run(
+        [*RUN, "normal", "--health", "9808"],
+        env={**env, "RABBITRY_TOPOLOGY": str(provisioned.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "'9808' is no HOST:PORT" in done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["normal", "threaded", "alone", "green"])
+def test_a_worker_lives_while_a_job_of_minutes_runs_once(provisioned, start, name) -> None:
+    with_pools(provisioned)
+    daemon = start(*RUN, name, "--health", ANYWHERE)
+    probe = Probe.of_log(lambda: daemon.log)
+    probe.until_ready()
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        publisher.publish("demo.sleep", seconds=150.0).wait()
+    lived = set()
+
+    def over() -> bool:
+        lived.add(probe.code("/livez"))
+        return bool(probe.worker("jobs_total"))
+
+    until(over, timeout_s=240, what="the job to end")
+    assert lived == {200}
+    assert probe.worker("jobs_total", "outcome") == {("done",): 1}
+    assert probe.worker("received_total") == {(): 1}
+    assert ready_in(provisioned.address, "jobs.normal") == 0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+def test_a_worker_whose_loop_is_stuck_for_good_is_dead(provisioned, start, tmp_path) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    text = provisioned.path.read_text()
+    provisioned.path.write_text(text.replace("consumers.jobs.demo:add", "stuck:add"))
+    daemon = start(*RUN, "normal", "--health", ANYWHERE)
+    probe = Probe.of_log(lambda: daemon.log)
+    probe.until_ready()
+    assert probe.code("/livez") == 200
+    daemon.process.send_signal(signal.SIGUSR2)
+    until(lambda: probe.code("/livez") == 503, timeout_s=90, what="the loop to be taken for dead")
+    assert "the loop has not turned for" in probe.get("/livez")[1]
+    assert probe.code("/readyz") == 503
