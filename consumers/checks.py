@@ -54,9 +54,10 @@ def load_tasks(app: Celery, topology: Topology) -> None:
                 f"job {name!r}: {spec.task!r} is not its task; decorate it with @job({name!r})"
             )
     app.finalize()
-    for name, (first, second) in app.twice.items():
+    for name, rivals in app.rivals.items():
         raise WorkerError(
-            f"job {name!r} has two tasks, {first} and {second}: give one of them another name"
+            f"job {name!r} has {len(rivals)} tasks, {' and '.join(sorted(rivals))}:"
+            " give it one, and the others another name"
         )
 
 

@@ -31,20 +31,20 @@ class JobApp(Celery):  # type: ignore[misc]
     """Celery's application, which also notes jobs that two functions want to be.
 
     Attributes:
-        twice: by job, the two, as ``module:function``; Celery takes the first, and says nothing.
+        rivals: by job, all of them, as ``module:function``; Celery takes one, and says nothing.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self.twice: dict[str, tuple[str, str]] = {}
+        self.rivals: dict[str, set[str]] = {}
         super().__init__(*args, **options)
 
     def _task_from_fun(self, fun: Any, name: str | None = None, **options: Any) -> Any:
         task = super()._task_from_fun(fun, name=name, **options)
-        first, second = (
+        both = {
             f"{each.__module__}:{each.__qualname__}" for each in (inspect.unwrap(task.run), fun)
-        )
-        if first != second:
-            self.twice[task.name] = (first, second)
+        }
+        if len(both) > 1:
+            self.rivals.setdefault(task.name, set()).update(both)
         return task
 
 
