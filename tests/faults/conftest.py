@@ -14,6 +14,7 @@ from broker.connection import Address
 from broker.management import Management
 from broker.topology import Topology
 from tests.faults.nodes import Hurt, NoNode
+from tests.faults.working import ACCOUNTED, WORK, Field
 from tests.provision import provision, topology_of
 from tests.rabbitmq import home_of_run
 from tests.waiting import until
@@ -94,5 +95,22 @@ def ground(hurt: Hurt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     topology, path = topology_of(tmp_path, JOBS)
     provision(topology, address)
     yield Ground(hurt, topology, path, address, tmp_path)
+    with Management(hurt.address) as management:
+        management.delete("vhosts", address.vhost_name)
+
+
+@pytest.fixture
+def field(hurt: Hurt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Field]:
+    """A fresh virtual host with one queue for workers, whose tasks keep an account."""
+    url = hurt.address.management_url
+    monkeypatch.setenv("RABBITRY_MANAGEMENT_URL", url)
+    address = hurt.address.with_vhost(f"fault-{uuid.uuid4().hex[:8]}")
+    (tmp_path / "accounted.py").write_text(ACCOUNTED)
+    topology, path = topology_of(tmp_path, WORK)
+    hurt.tell_soon()
+    provision(topology, address)
+    field = Field(hurt, topology, path, address, tmp_path, {"RABBITRY_MANAGEMENT_URL": url})
+    yield field
+    field.end()
     with Management(hurt.address) as management:
         management.delete("vhosts", address.vhost_name)

@@ -96,6 +96,20 @@ class Hurt:
         """End the alarm."""
         self._ctl("set_vm_memory_high_watermark", _USUAL_MEMORY)
 
+    def listen(self, host: str) -> None:
+        """Let it listen on one more address of this machine, until it is restarted."""
+        port = self.address.port
+        self._ctl("eval", f'ok = rabbit_networking:start_tcp_listener({{"{host}", {port}}}, 2).')
+
+    def beat(self, heartbeat_s: int) -> None:
+        """Let new connections have heartbeats this far apart at most, until it is restarted."""
+        self._ctl("eval", f"ok = application:set_env(rabbit, heartbeat, {heartbeat_s}).")
+
+    def tell_soon(self) -> None:
+        """Let management know of new queues and connections at once, until it is restarted."""
+        for name in ("collect_statistics_interval", "quorum_tick_interval"):
+            self._ctl("eval", f"ok = application:set_env(rabbit, {name}, 500).")
+
     def purge(self) -> None:
         """End it and remove what it leaves."""
         local.down(self.home, purge=True)
