@@ -9,7 +9,7 @@ from typing import Any
 
 from amqp.exceptions import NotFound
 from celery.app.task import Context
-from celery.concurrency import prefork
+from celery.concurrency import prefork, solo
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer.consumer import Consumer
@@ -18,6 +18,7 @@ from celery.worker.consumer.events import Events
 from celery.worker.consumer.tasks import Tasks
 
 from broker.case_file import Reason
+from broker.connection import HEARTBEAT_S
 from broker.errors import RabbitryError
 from broker.message import CALL
 from consumers.batch.gather import Gatherer
@@ -27,6 +28,7 @@ from consumers.failure.failure import Failure
 from consumers.failure.intake import problem_of
 from consumers.failure.request import JobRequest
 from consumers.job import JobTask
+from consumers.keepalive import keep_alive
 from consumers.prefetch import consume
 from consumers.pulse import BEAT_S
 from consumers.waker import Waker
@@ -96,9 +98,16 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         self.connection_errors = (*self.connection_errors, NotFound)
         self._waker = Waker()
         self.app.undertaker.serve(self)
+        if isinstance(self.pool, solo.TaskPool):
+            keep_alive(self.pool, self._wire, heartbeat_s=HEARTBEAT_S)
         prefetch = getattr(self.controller, "prefetch", None)
         if prefetch is not None:
             self.initial_prefetch_count = prefetch
+
+    def _wire(self) -> Any:
+        """Return py-amqp's connection, or None."""
+        connection = self.connection
+        return connection.connection if connection is not None and connection.connected else None
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let other threads wake the loop."""
