@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import DuplicateTaskNameWarning
 from kombu import Exchange, Queue
 
 from broker.body import register_with_kombu
@@ -39,7 +41,10 @@ class JobApp(Celery):  # type: ignore[misc]
         super().__init__(*args, **options)
 
     def _task_from_fun(self, fun: Any, name: str | None = None, **options: Any) -> Any:
-        task = super()._task_from_fun(fun, name=name, **options)
+        with warnings.catch_warnings():
+            # Whoever makes workers of it has an error for that.
+            warnings.simplefilter("ignore", DuplicateTaskNameWarning)
+            task = super()._task_from_fun(fun, name=name, **options)
         both = {
             f"{each.__module__}:{each.__qualname__}" for each in (inspect.unwrap(task.run), fun)
         }

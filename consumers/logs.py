@@ -60,6 +60,7 @@ def set_up(*, level: str, format: str) -> None:
         ENDED.setLevel(logging.WARNING)
         return
     handler.setFormatter(JsonFormatter())
+    logging.captureWarnings(True)
     if root.level > logging.DEBUG:
         for name in _CELERY_S_LINES:
             logging.getLogger(name).setLevel(logging.WARNING)
