@@ -87,10 +87,7 @@ class Health:
             family, kind, protocol, _, address = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            self._socket = socket.socket(family, kind, protocol)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind(address)
-            self._socket.listen(_MOST_CLIENTS)
+            self._socket = _listening(socket.socket(family, kind, protocol), address)
         except OSError as exc:
             raise WorkerError(
                 f"health cannot be served at {where}: {exc.strerror or exc}; stop what listens"
@@ -204,6 +201,18 @@ def _start_thread(run: Callable[[], None]) -> None:
     if monkey is not None:
         start = monkey.get_original("_thread", "start_new_thread")
     start(run, ())
+
+
+def _listening(sock: socket.socket, address: Any) -> socket.socket:
+    try:
+        # A port that an ended daemon has left a moment ago is free.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(_MOST_CLIENTS)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _close_in_children(listening: socket.socket) -> None:

@@ -33,9 +33,9 @@ from consumers.job import job
 
 signal.signal(signal.SIGUSR2, lambda *_: time.sleep(1000))
 
-@job("demo.add")
-def add(a, b):
-    return a + b
+@job("test.tiny")
+def tiny():
+    return None
 """
 
 
@@ -213,7 +213,7 @@ def test_a_worker_lives_while_a_job_of_minutes_runs_once(provisioned, start, nam
 def test_a_worker_whose_loop_is_stuck_for_good_is_dead(provisioned, start, tmp_path) -> None:
     (tmp_path / "stuck.py").write_text(STUCK)
     text = provisioned.path.read_text()
-    provisioned.path.write_text(text.replace("consumers.jobs.demo:add", "stuck:add"))
+    provisioned.path.write_text(text.replace("test.tiny: {", 'test.tiny: {task: "stuck:tiny", '))
     daemon = start(*RUN, "normal", "--health", ANYWHERE)
     probe = Probe.of_log(lambda: daemon.log)
     probe.until_ready()
