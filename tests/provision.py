@@ -41,6 +41,8 @@ queues:
   jobs.dead:
     type: quorum
     bindings: [{exchange: jobs.dead, routing_key: "#"}]
+    # Before 4.3 each look at a letter is a failed attempt.
+    delivery_limit: -1
 jobs:
   demo.add: {task: "consumers.jobs.demo:add", exchange: jobs, routing_key: normal.demo.add}
   demo.echo: {task: "consumers.jobs.demo:echo", exchange: jobs, routing_key: normal.demo.echo}

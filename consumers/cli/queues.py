@@ -139,11 +139,11 @@ def peek(session: Session, queue: str, count: int) -> None:
     """Show messages of QUEUE without taking them.
 
     They are delivered here and given back, in order; RabbitMQ does not count that as a failed
-    attempt. It does mark them as redelivered and serves them before all others, also before those
-    of a higher priority that come later. A queue whose retry delays what is returned, and not
-    only what failed, would set them aside: it is not looked into.
+    attempt, unless it is older than 4.3. It does mark them as redelivered and serves them before
+    all others, also before those of a higher priority that come later. A queue whose retry delays
+    what is returned, and not only what failed, would set them aside: it is not looked into.
     """
-    from broker.management import Management
+    from broker.management import Management, version_key
     from consumers.dead_letters.letter import Letter
     from consumers.dead_letters.show import document
     from consumers.queues.browse import Browser
@@ -151,6 +151,7 @@ def peek(session: Session, queue: str, count: int) -> None:
     address = session.address()
     with Management(address) as management:
         found = management.find("queues", address.vhost_name, queue, disable_stats=True)
+        version = management.version()
     settings = (found or {}).get("effective_policy_definition") or {}
     arguments = (found or {}).get("arguments") or {}
     kind = arguments.get("x-delayed-retry-type", settings.get("delayed-retry-type"))
@@ -161,6 +162,11 @@ def peek(session: Session, queue: str, count: int) -> None:
         )
     if (found or {}).get("type") == "stream" or arguments.get("x-queue-type") == "stream":
         raise InvalidInput(f"queue {queue!r} is a stream; follow it with a consumer instead")
+    if (found or {}).get("type") == "quorum" and version_key(version) < version_key("4.3"):
+        note(
+            f"RabbitMQ {version} counts this look as a failed attempt of each message that is seen:"
+            " past the delivery limit it gives them up."
+        )
     with Browser(address, queue) as browser:
         waiting = browser.ready()
         letters = [Letter.of(queue, each) for each in browser.deliveries(count)]

@@ -166,7 +166,7 @@ def test_a_deadline_that_has_passed_begins_anew(provisioned) -> None:
     assert found["early"][DEADLINE] == PUBLISHED_MS + 3_600_000
 
 
-def test_what_rabbitmq_dead_lettered_goes_back_without_x_death(provisioned) -> None:
+def test_what_rabbitmq_dead_lettered_goes_back_without_x_death(rabbitmq, provisioned) -> None:
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         publisher.publish("demo.add", 1, 2, id="a").wait()
     fail_until_dead(provisioned.address, "jobs.normal")
@@ -174,7 +174,9 @@ def test_what_rabbitmq_dead_lettered_goes_back_without_x_death(provisioned) -> N
     found = Letter.of("jobs.dead", dead)
     assert found.case.reason == Reason.DELIVERY_LIMIT
     assert found.origin == ("jobs", "normal.demo.add")
-    assert (found.case.queue, found.case.attempt) == ("jobs.normal", 3)
+    # An older one takes its count off what it dead-letters.
+    attempts = 3 if rabbitmq.knows("4.3") else 0
+    assert (found.case.queue, found.case.attempt) == ("jobs.normal", attempts)
     assert replayed(provisioned.address).replayed == 1
     (again,) = inside(provisioned.address, "jobs.normal")
     assert (again.id, again.headers[REPLAYS]) == ("a", 1)
