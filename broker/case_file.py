@@ -70,6 +70,16 @@ class Reason(StrEnum):
     MAXLEN = "maxlen"
 
 
+# What RabbitMQ's words mean: where it gives up by itself, nobody else could say why.
+_MEANS: dict[str, str] = {
+    Reason.DELIVERY_LIMIT: "RabbitMQ gave it up: each time its worker, or the worker's connection,"
+    " was lost before it was done, or it was returned",
+    Reason.EXPIRED: "RabbitMQ gave it up: its time to live ended while it waited",
+    Reason.REJECTED: "a consumer rejected it, and did not say why",
+    Reason.MAXLEN: "RabbitMQ gave it up: its queue was full",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class CaseFile:
     """What went wrong with one message, and where it was.
@@ -177,8 +187,10 @@ def of(headers: Mapping[str, Any], properties: Mapping[str, Any] | None = None) 
     keys = latest.get("routing-keys")
     last_ms = _milliseconds(latest.get("time"))
     delivered = _number(headers.get(DELIVERY_COUNT))
+    reason = _text(latest.get("reason")) or "unknown"
     return CaseFile(
-        reason=_text(latest.get("reason")) or "unknown",
+        reason,
+        message=_MEANS.get(reason, ""),
         # The next one is not made.
         attempt=0 if delivered is None else attempt_of(headers) - 1,
         first_ms=_milliseconds((properties or {}).get("timestamp")) or last_ms,

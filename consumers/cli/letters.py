@@ -175,7 +175,7 @@ def show_groups(groups: list[Group], *, json: bool) -> None:
                 f"{group.count:,}",
                 group.job or "?",
                 group.reason,
-                short(f"{group.error}: {group.message}" if group.message else group.error),
+                short(": ".join(filter(None, (group.error, group.message)))),
                 moment(group.oldest_ms),
                 moment(group.newest_ms),
                 group.queue,

@@ -116,6 +116,8 @@ def test_what_rabbitmq_dead_lettered_is_read_from_its_own_record() -> None:
     }
     assert case_file.of(headers, {"timestamp": 1_700_000_000}) == CaseFile(
         Reason.DELIVERY_LIMIT,
+        message="RabbitMQ gave it up: each time its worker, or the worker's connection, was lost"
+        " before it was done, or it was returned",
         attempt=6,
         first_ms=1_700_000_000_000,
         last_ms=round(when.timestamp() * 1000),
