@@ -29,14 +29,14 @@ from consumers.failure.intake import problem_of
 from consumers.failure.request import JobRequest
 from consumers.job import JobTask
 from consumers.keepalive import keep_alive
+from consumers.limits import CONSUMER_TIMEOUT
 from consumers.prefetch import consume
 from consumers.pulse import BEAT_S
+from consumers.takeover import Takeover
 from consumers.waker import Waker
 
 logger = get_logger(__name__)
 
-# Of one consumer; it holds instead of the queue's.
-CONSUMER_TIMEOUT = "x-consumer-timeout"
 # Between looks for a queue that is missing.
 MISSING_QUEUE_PAUSE_S = 0.5
 # Between attempts to connect, longer each time; an attempt itself may take four seconds, and the
@@ -98,6 +98,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         self.connection_errors = (*self.connection_errors, NotFound)
         self._waker = Waker()
         self.app.undertaker.serve(self)
+        self.app.takeover = self.takeover = Takeover(self)
         if isinstance(self.pool, solo.TaskPool):
             keep_alive(self.pool, self._wire, heartbeat_s=HEARTBEAT_S)
         prefetch = getattr(self.controller, "prefetch", None)
@@ -197,7 +198,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             problem = problem_of(message, jobs)
             if problem is not None:
                 return self.give_up(message, problem)
-            return None if waiting.take(message, self) else handle(message)
+            if waiting.take(message, self) or self.takeover.take(message):
+                return None
+            return handle(message)
 
         # What was gathered before came over a connection that is lost.
         self.close_gatherer()

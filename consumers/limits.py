@@ -15,6 +15,8 @@ from broker.topology.route import Router
 from broker.topology.timeouts import MARGIN_S, needed_s, queues_of_jobs
 from consumers.failure.rules import Rules
 
+# Of one consumer; it holds instead of the queue's.
+CONSUMER_TIMEOUT = "x-consumer-timeout"
 # Of short time-outs, such as tests have.
 _SHARE = 0.2
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import kombu
+from amqp import spec
+from amqp.exceptions import ConsumerCancelled
 from kombu.common import QoS
 
 from broker.errors import WorkerError
@@ -20,21 +22,55 @@ from consumers.presence import tag_prefix_of
 
 
 class ShareConsumer(kombu.Consumer):  # type: ignore[misc]
-    """Consumes each queue with a prefetch of its own.
+    """Consumes each queue with a prefetch of its own, again when RabbitMQ ends that.
 
     Args:
         channel: or a connection, whose channel is taken.
+        owner: Celery's consumer that this is of.
         prefetch: by queue, 0 without end; a queue that is added later gets 1.
     """
 
-    def __init__(self, channel: Any, *, prefetch: Mapping[str, int], **options: Any) -> None:
+    def __init__(
+        self, channel: Any, *, owner: Any, prefetch: Mapping[str, int], **options: Any
+    ) -> None:
+        self._owner = owner
         self._prefetch = prefetch
         super().__init__(channel, **options)
 
     def _basic_consume(self, queue: Any, *args: Any, **options: Any) -> Any:
-        if not self.consuming_from(queue):
-            self.channel.basic_qos(0, self._prefetch.get(queue.name, 1), False)
-        return super()._basic_consume(queue, *args, **options)
+        if self.consuming_from(queue):
+            return super()._basic_consume(queue, *args, **options)
+        self.channel.basic_qos(0, self._prefetch.get(queue.name, 1), False)
+        tag = super()._basic_consume(queue, *args, **options)
+        self.channel.cancel_callbacks[tag] = self._on_cancelled
+        return tag
+
+    def _on_cancelled(self, tag: str) -> None:
+        """Consume again what RabbitMQ has ended: most likely a job was held for too long.
+
+        On the same channel: with the connection all other jobs of this worker would go back, too,
+        and count a failed attempt each.
+
+        Raises:
+            ConsumerCancelled: under gevent, whose loop hears of no error that comes of it.
+        """
+        name = next((name for name, active in self._active_tags.items() if active == tag), None)
+        if name is None:
+            return
+        if not self._owner.hub:
+            raise ConsumerCancelled(tag, spec.Basic.Cancel)
+        del self._active_tags[name]
+        self._owner.takeover.tell(self._queues[name], tag)
+        self._owner.call_soon(self._resume, name, tag)
+
+    def _resume(self, name: str, tag: str) -> None:
+        # Stopped, or connected anew meanwhile.
+        if self._owner.task_consumer is not self or not self._active_queue_no_ack:
+            return
+        # Until it hears so from the client RabbitMQ 4.3 still lists the consumer.
+        self.channel.basic_cancel(tag)
+        # A queue that is gone is a channel error here: the worker connects anew until it is there.
+        self._basic_consume(self._queues[name], nowait=False)
 
 
 def consume(consumer: Any) -> None:
@@ -46,6 +82,7 @@ def consume(consumer: Any) -> None:
     consumer.qos_global = False
     consumer.task_consumer = ShareConsumer(
         consumer.connection,
+        owner=consumer,
         prefetch=prefetch_of(consumer),
         tag_prefix=tag_prefix_of(consumer.hostname),
         queues=list(consumer.app.amqp.queues.consume_from.values()),

@@ -171,8 +171,25 @@ class JobRequest(Request):  # type: ignore[misc]
             text = f"job {self.name!r} ({self.id}) was not begun: it expired at {self.expires}"
             self._bury(Failure(Reason.DEADLINE, "", text))
             return
+        if not self.acknowledged and self._ending == "done":
+            self._app.takeover.done(self._message, self.id, self._queue)
         super().acknowledge()
         self._end(self._ending)
+
+    def take_over(self, message: Any, queue: str) -> bool:
+        """Go on with a new delivery of the message, where RabbitMQ has taken back the last one.
+
+        Args:
+            message: kombu's.
+            queue: that it came from.
+        """
+        if self._over or self.acknowledged or queue != self._queue:
+            return False
+        if not self._app.takeover.is_gone(self._message):
+            return False
+        self._message = message
+        self._on_ack, self._on_reject = message.ack_log_error, message.reject_log_error
+        return True
 
     def _again(self) -> None:
         """Have another attempt made: what RabbitMQ cannot delay the undertaker takes."""
