@@ -30,15 +30,19 @@ from consumers.failure.request import JobRequest
 from consumers.job import JobTask
 from consumers.keepalive import keep_alive
 from consumers.limits import CONSUMER_TIMEOUT
-from consumers.prefetch import consume
+from consumers.pool.pool import JobTaskPool
+from consumers.prefetch import consume, prefetch_of
 from consumers.pulse import BEAT_S
 from consumers.takeover import Takeover
+from consumers.transport import JobTransport
 from consumers.waker import Waker
 
 logger = get_logger(__name__)
 
 # Between looks for a queue that is missing.
 MISSING_QUEUE_PAUSE_S = 0.5
+# How many jobs may wait for a slot in the pool itself, where a revoke does not reach them.
+AHEAD = 16
 # Between attempts to connect, longer each time; an attempt itself may take four seconds, and the
 # worker is to consume within five of the network's return.
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 1.0
@@ -188,6 +192,28 @@ class JobConsumer(Consumer):  # type: ignore[misc]
                 if isinstance(task, JobTask):
                     task.time_limit = limits.limit_s(name, queues, rounds=rounds)
         super().update_strategies()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let the pool have jobs ahead where RabbitMQ gives more than there are slots."""
+        semaphore, slots = self.controller.semaphore, self.pool.num_processes or 0
+        if semaphore is None or not isinstance(self.pool, JobTaskPool):
+            return
+        ahead = min(sum(prefetch_of(self).values()) - slots, slots * AHEAD)
+        if (more := slots + ahead - semaphore.initial_value) > 0:
+            semaphore.grow(more)
+
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge or reject: at once in the loop, whose turn writes what it collects."""
+        if self.hub and self._waker.in_loop:
+            return p(*args, **kwargs)
+        return super().call_soon_ack(p, *args, **kwargs)
+
+    def connection_for_read(self, heartbeat: float | None = None) -> Any:
+        """Connect to consume, by a connection that reads and acknowledges many at once."""
+        return self.ensure_connected(
+            self.app.connection_for_read(heartbeat=heartbeat, transport=JobTransport)
+        )
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Take out what is no job, and hand on what is not due, before either takes a slot."""

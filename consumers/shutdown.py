@@ -200,6 +200,9 @@ def _waiting(worker: Any) -> list[Any]:
     if worker.semaphore is not None:
         requests += [args[0] for _, args, _ in worker.semaphore._waiting]
         worker.semaphore._waiting.clear()
+    recall = getattr(worker.pool, "recall", None)
+    if recall is not None:
+        requests += recall()
     executor = getattr(worker.pool, "executor", None)
     if executor is not None:
         # ThreadPoolExecutor cancels a future, but does not say whose it was.

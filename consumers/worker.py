@@ -30,6 +30,9 @@ from consumers.presence import client_properties_of
 from consumers.probes import Probes
 from consumers.shutdown import Shutdown
 
+# Celery's own, but for these.
+POOLS = {"prefork": "consumers.pool.pool:JobTaskPool"}
+
 
 def run_worker(
     topology: Topology,
@@ -87,7 +90,7 @@ def run_worker(
     worker = JobWorker(
         app=app,
         hostname=hostname,
-        pool=spec.pool,
+        pool=POOLS.get(spec.pool, spec.pool),
         concurrency=spec.concurrency,
         queues=spec.queues,
         loglevel=loglevel,

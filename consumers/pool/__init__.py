@@ -1,0 +1,1 @@
+"""Celery's prefork pool with one inbox for all processes; see `pool.py`."""

@@ -1,0 +1,184 @@
+"""What lies between a worker's process and those of its pool, and what it reads of RabbitMQ."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from struct import pack
+from typing import Any
+
+import pytest
+from amqp.exceptions import UnexpectedFrame
+from billiard.pool import ACK, READY
+from billiard.queues import _SimpleQueue
+
+from consumers.pool.child import Outbox
+from consumers.pool.inbox import SMALL_BYTES, Inbox, InboxEnd
+from consumers.pool.results import JobResults
+from consumers.transport import BufferedTCP
+
+
+@pytest.fixture
+def inbox() -> Any:
+    made = Inbox()
+    yield made
+    made.close()
+
+
+def take(inbox: Inbox) -> tuple[int, bytes] | None:
+    taken = inbox.take(wait=False)
+    return None if taken is None else (taken.number, bytes(taken.payload))
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_jobs_of_any_size_come_out_as_they_went_in_and_in_order(inbox) -> None:
+    payloads = [b"", b"a", b"b" * SMALL_BYTES, b"c" * (SMALL_BYTES + 1), b"d" * 3_000_000, b"e"]
+    for number, payload in enumerate(payloads):
+        assert inbox.put(number, payload)
+    assert [take(inbox) for _ in payloads] == list(enumerate(payloads))
+    assert take(inbox) is None
+
+
+def test_a_full_inbox_says_so_and_loses_nothing(inbox) -> None:
+    count = 0
+    while inbox.put(count, b"x" * 10_000):
+        count += 1
+        assert count < 10_000
+    assert count >= 2
+    assert take(inbox) == (0, b"x" * 10_000)
+    while not inbox.put(count, b"last"):
+        assert take(inbox) is not None
+    assert inbox.drain()[-1] == count
+
+
+def test_what_is_drained_is_what_nobody_has_taken(inbox) -> None:
+    for number in range(5):
+        inbox.put(number, b"x" * (SMALL_BYTES * 2 if number % 2 else 1))
+    open_before = descriptors()
+    assert take(inbox) == (0, b"x")
+    assert inbox.drain() == [1, 2, 3, 4]
+    assert inbox.drain() == []
+    assert descriptors() == open_before
+
+
+def test_the_end_comes_behind_the_jobs_and_for_one_process_each(inbox) -> None:
+    inbox.put(1, b"x")
+    inbox.put_end()
+    inbox.put_end()
+    assert take(inbox) == (1, b"x")
+    for _ in range(2):
+        with pytest.raises(InboxEnd):
+            inbox.take(wait=True)
+
+
+def test_a_process_whose_pool_is_gone_ends(inbox) -> None:
+    inbox.close_put()
+    with pytest.raises(InboxEnd):
+        inbox.take(wait=True)
+
+
+@pytest.fixture
+def pipe() -> Any:
+    queue = _SimpleQueue(rnonblock=True)
+    yield queue
+    queue.close()
+
+
+class Results(JobResults):
+    """Only what reads; billiard's needs a pool."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[int, bytearray] = {}
+        self.seen: list[Any] = []
+
+    def on_state_change(self, message: Any) -> None:
+        self.seen.append(message)
+
+
+def test_a_result_is_told_with_the_next_beginning_or_when_there_is_none(pipe) -> None:
+    results, outbox = Results(), Outbox(pipe)
+    reader = pipe._reader.fileno()
+    begun, ready = (ACK, (1,)), (READY, (1, "result"))
+    outbox.put(begun)
+    outbox.put(ready)
+    assert not results.read(reader)
+    assert results.seen == [begun]
+    outbox.put((ACK, (2,)))
+    results.read(reader)
+    assert results.seen == [begun, ready, (ACK, (2,))]
+    outbox.put((READY, (2, "x" * 30_000)))
+    outbox.flush()
+    outbox.flush()
+    results.read(reader)
+    assert results.seen[-1] == (READY, (2, "x" * 30_000))
+    assert len(results.seen) == 4
+
+
+def test_results_are_read_wherever_they_are_cut(pipe) -> None:
+    outbox = Outbox(pipe)
+    messages = [(ACK, (number, "x" * number)) for number in (0, 3, 300)]
+    for message in messages:
+        outbox.put(message)
+    data = os.read(pipe._reader.fileno(), 100_000)
+    for cut in range(len(data)):
+        results = Results()
+        for part in (data[:cut], data[cut:]):
+            os.write(pipe._writer.fileno(), part)
+            results.read(pipe._reader.fileno())
+        assert results.seen == messages
+
+
+def frame(kind: int, channel: int, payload: bytes) -> bytes:
+    return pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
+
+
+@pytest.fixture
+def wire() -> Any:
+    here, there = socket.socketpair()
+    transport = BufferedTCP("localhost")
+    transport.sock = here
+    transport._setup_transport()
+    yield transport, there
+    here.close()
+    there.close()
+
+
+def test_frames_are_read_wherever_they_are_cut(wire) -> None:
+    transport, there = wire
+    frames = [(1, 1, b"method"), (2, 1, b""), (3, 1, b"\xce" * 20), (8, 0, b"")]
+    data = b"".join(frame(*each) for each in frames)
+    for cut in range(1, len(data)):
+        found = []
+        for part in (data[:cut], data[cut:]):
+            there.sendall(part)
+            transport.fill()
+            while (each := transport.buffered()) is not None:
+                found.append(each)
+        assert found == frames
+
+
+def test_waiting_for_a_frame_ends_in_time_and_keeps_what_came(wire) -> None:
+    transport, there = wire
+    whole = frame(1, 1, b"method")
+    there.sendall(whole[:9])
+    transport.sock.settimeout(0.01)
+    with pytest.raises(TimeoutError):
+        transport.read_frame()
+    there.sendall(whole[9:])
+    assert transport.read_frame() == (1, 1, b"method")
+
+
+def test_what_is_no_frame_and_a_lost_connection_are_errors(wire) -> None:
+    transport, there = wire
+    there.sendall(frame(1, 1, b"method")[:-1] + b"\x00")
+    with pytest.raises(UnexpectedFrame):
+        transport.read_frame()
+    transport.connected = True
+    there.close()
+    with pytest.raises(OSError, match="closed connection"):
+        transport.fill()
+    assert not transport.connected
