@@ -24,6 +24,7 @@ from broker.message import CALL
 from consumers.batch.gather import Gatherer
 from consumers.batch.running import Batch
 from consumers.delays import queue_of
+from consumers.deliveries import Deliveries
 from consumers.failure.failure import Failure
 from consumers.failure.intake import problem_of
 from consumers.failure.request import JobRequest
@@ -145,6 +146,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     def connect(self) -> Any:
         """Connect, for as long as it takes."""
         connection = super().connect()
+        Deliveries(connection.connection)
         if self.restart_count:
             self.app.observer.reconnected()
         return connection
