@@ -14,6 +14,7 @@ import pytest
 
 from broker.body import Body
 from broker.case_file import Reason
+from broker.management import Management
 from tests.integration.conftest import Provisioned
 from tests.letters import bury, ids, inside, letter
 from tests.provision import ready_in
@@ -179,8 +180,15 @@ def test_an_interrupted_replay_tells_what_it_did_and_leaves_the_rest(
     assert [*sent, *ids(provisioned.address, "jobs.dead")] == [str(n) for n in range(count)]
 
 
-def test_a_kill_in_the_midst_of_a_replay_loses_none(provisioned, env, tmp_path: Path) -> None:
+def test_a_kill_in_the_midst_of_a_replay_loses_none(
+    rabbitmq, provisioned, env, tmp_path: Path
+) -> None:
     count, kills = 2000, 3
+    if not rabbitmq.knows("4.3"):
+        # It counts this test's looks, and would give up what it looks at.
+        with Management(provisioned.address) as management:
+            body = {"pattern": r"^jobs\.", "priority": 5000, "definition": {"delivery-limit": -1}}
+            management.put("policies", provisioned.address.vhost_name, "looks", body=body)
     everything = [str(number) for number in range(count)]
     bury(provisioned.address, [letter(provisioned.topology, id) for id in everything])
     command = [sys.executable, "-m", "rabbitry", "dead-letters", "replay"]

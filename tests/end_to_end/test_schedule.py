@@ -110,12 +110,17 @@ def close_connection_of(schedulers: Schedulers, pid: int) -> None:
     """Close the connection of the leader's consumer, by management."""
     address = schedulers.address
     with Management(address) as management:
-        (consumer,) = (
-            each
-            for each in management.get("consumers", address.vhost_name)
-            if each["consumer_tag"].endswith(f".{pid}")
-        )
-        name = consumer["channel_details"]["connection_name"]
+
+        def connection() -> str | None:
+            (consumer,) = (
+                each
+                for each in management.get("consumers", address.vhost_name)
+                if each["consumer_tag"].endswith(f".{pid}")
+            )
+            # An older RabbitMQ leaves these empty until it has its statistics.
+            return (consumer["channel_details"] or {}).get("connection_name")
+
+        name = until(connection, timeout_s=30, what="the consumer's connection to be told")
         until(
             # The tracking table knows a connection at once; the list of all lags by seconds.
             lambda: name in names(management.get("connections", "username", address.user)),

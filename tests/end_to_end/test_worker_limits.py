@@ -94,7 +94,9 @@ def test_a_pool_that_cannot_end_a_job_refuses_a_limit_before_it_consumes(
     assert consumers_of(provisioned.address, "jobs.normal") == 0
 
 
-def test_a_dead_letter_that_no_queue_takes_is_not_acked_and_goes_back(provisioned, start) -> None:
+def test_a_dead_letter_that_no_queue_takes_is_not_acked_and_goes_back(
+    rabbitmq, provisioned, start
+) -> None:
     address = provisioned.address
     with Management(address) as management:
         management.delete("queues", address.vhost_name, "jobs.dead")
@@ -106,8 +108,8 @@ def test_a_dead_letter_that_no_queue_takes_is_not_acked_and_goes_back(provisione
     (letter,) = inside(address, "jobs.dead")
     case = case_file.of(letter.headers)
     assert case is not None
-    # What went back was not counted.
-    assert (case.reason, case.attempt) == ("undecodable", 1)
+    # What went back was not counted, but by a RabbitMQ that counts whatever goes back.
+    assert (case.reason, case.attempt) == ("undecodable", 1 if rabbitmq.knows("4.3") else 2)
     assert daemon.stop() == 0
     assert ready_in(address, "jobs.normal") == 0
 
