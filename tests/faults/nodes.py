@@ -43,6 +43,7 @@ class Hurt:
 
     def __init__(self, home: Home) -> None:
         self.home = home
+        self._tells_soon = False
         reasons = []
         for way in WAYS:
             try:
@@ -66,6 +67,7 @@ class Hurt:
     def start(self) -> None:
         """Start it where it does not run, and wait until it is ready."""
         self._state = local.up(self.home, way=self._state.way)
+        self._tells_soon = False
 
     def stop(self) -> None:
         """Stop it as an administrator would."""
@@ -107,8 +109,11 @@ class Hurt:
 
     def tell_soon(self) -> None:
         """Let management know of new queues and connections at once, until it is restarted."""
-        for name in ("collect_statistics_interval", "quorum_tick_interval"):
-            self._ctl("eval", f"ok = application:set_env(rabbit, {name}, 500).")
+        if not self._tells_soon:
+            names = ("collect_statistics_interval", "quorum_tick_interval")
+            calls = [f"application:set_env(rabbit, {name}, 500)" for name in names]
+            self._ctl("eval", f"{', '.join(calls)}.")
+            self._tells_soon = True
 
     def purge(self) -> None:
         """End it and remove what it leaves."""

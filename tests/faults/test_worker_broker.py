@@ -23,7 +23,7 @@ def wait_consuming(field: Field, since: float) -> None:
     assert first - since <= BACK_S, f"{first - since:.1f} s; {field.said()}"
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", [pytest.param("stopped", marks=pytest.mark.soak), "killed"])
 def test_a_restart_of_rabbitmq_loses_nothing(field: Field, how: str) -> None:
     daemon = field.start()
     jobs = set(field.publish(1000, seconds=0.005))
@@ -67,8 +67,8 @@ def test_a_consumer_that_rabbitmq_cancels_is_back_with_its_queue(field: Field) -
 
 def test_a_connection_that_rabbitmq_closes_is_made_anew(field: Field) -> None:
     daemon = field.start()
-    jobs = set(field.publish(600, seconds=0.005))
-    closes = 3
+    jobs = set(field.publish(300, seconds=0.005))
+    closes = 2
     for number in range(closes):
         field.wait_done(lambda done, number=number: len(done & jobs) > 100 * number + 20)
 

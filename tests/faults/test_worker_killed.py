@@ -86,6 +86,7 @@ def test_the_children_of_a_killed_worker_end_by_themselves(field: Field) -> None
     check(field.close(), again=SLOTS)
 
 
+@pytest.mark.soak
 def test_poison_is_tried_as_often_as_stated_and_harms_no_neighbour(field: Field) -> None:
     limit = 8
     daemon = field.start()

@@ -1,4 +1,4 @@
-"""SIGTERM under a load of jobs of a millisecond: in time, exit 0, and nothing finished runs again."""
+"""SIGTERM under a load of 1 ms jobs: in time, exit 0, and nothing finished runs again."""
 
 from __future__ import annotations
 

@@ -41,6 +41,7 @@ queues:
 jobs:
   work: {task: "accounted:work", exchange: jobs, routing_key: work.job}
   poison: {task: "accounted:poison", exchange: jobs, routing_key: work.poison}
+  fragile: {task: "accounted:fragile", exchange: jobs, routing_key: work.fragile}
 workers:
   processes: {queues: [jobs.work], pool: prefork, concurrency: 2, grace: 5s}
   threads: {queues: [jobs.work], pool: threads, concurrency: 2, grace: 5s}
@@ -66,6 +67,13 @@ def note(event):
 def work(seconds):
     note("began")
     time.sleep(seconds)
+    note("done")
+
+@job("fragile", give_up_on=[LookupError])
+def fragile(seconds):
+    note("began")
+    if os.path.exists("broken"):
+        raise KeyError("nobody has mended it")
     note("done")
 
 @job("poison")
@@ -135,7 +143,9 @@ class Ledger:
             if not (done[id] or self.waiting[id] or self.dead[id] or id in self.deleted):
                 found.append(f"published, and neither done nor waiting nor dead: {id}")
         for what, there in (("done", done), ("waiting", self.waiting), ("dead", self.dead)):
-            found += [f"{what}, and nobody published it: {id}" for id in there.keys() - self.published]
+            found += [
+                f"{what}, and nobody published it: {id}" for id in there.keys() - self.published
+            ]
         for what, queue in (("waits", self.waiting), ("is dead", self.dead)):
             found += [f"{what} {times} times: {id}" for id, times in queue.items() if times > 1]
         found += [f"waits and is dead: {id}" for id in self.waiting.keys() & self.dead.keys()]
@@ -174,15 +184,16 @@ class Field:
     published: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
     daemons: list[Daemon] = field(default_factory=list)
+    as_user: Address | None = None
 
     @property
     def account(self) -> Path:
         return self.folder / "account"
 
-    def publish(self, count: int, *, seconds: float, job: str = "work") -> list[str]:
+    def publish(self, count: int, *, seconds: Any, job: str = "work") -> list[str]:
         """Publish so many jobs more, all confirmed; return their ids."""
         first = len(self.published)
-        arguments = {"seconds": seconds} if job == "work" else {}
+        arguments = {} if job in ("poison", "sends") else {"seconds": seconds}
         jobs = [Job(job, (), arguments, id=f"{job}-{first + n:06}") for n in range(count)]
         with Publisher(self.topology, self.address.url) as publisher:
             for receipt in publisher.publish_many(jobs):
@@ -195,19 +206,14 @@ class Field:
         worker: str = "processes",
         *,
         prefix: Iterable[str] = (),
+        options: Iterable[str] = (),
         address: Address | None = None,
         consuming: bool = True,
     ) -> Daemon:
         """Start a worker; wait until it consumes."""
         daemon = Daemon(
-            [*prefix, sys.executable, "-m", "rabbitry", "worker", "run", worker],
-            env={
-                **os.environ,
-                **self.environment,
-                "RABBITRY_URL": (address or self.address).url,
-                "RABBITRY_TOPOLOGY": str(self.path),
-                "ACCOUNT": str(self.account),
-            },
+            [*prefix, sys.executable, "-m", "rabbitry", "worker", "run", worker, *options],
+            env={**self.worker_environment(), "RABBITRY_URL": (address or self.address).url},
             log=self.folder / f"worker-{len(self.daemons)}.log",
             cwd=self.folder,
         )
@@ -221,6 +227,11 @@ class Field:
         if consuming:
             until(ready, timeout_s=40, what="the worker to consume")
         return daemon
+
+    def worker_environment(self) -> dict[str, str]:
+        """Return what a command needs to know, but for where RabbitMQ is."""
+        named = {"RABBITRY_TOPOLOGY": str(self.path), "ACCOUNT": str(self.account)}
+        return {**os.environ, **self.environment, **named}
 
     def lines(self) -> list[Line]:
         """Return what the tasks have written so far."""
