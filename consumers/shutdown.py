@@ -140,6 +140,7 @@ class Shutdown:
                 request.give_back()
             else:
                 self._worker.app.undertaker.give_back(request._message)
+                request.lost()
 
     @property
     def _is_done(self) -> bool:

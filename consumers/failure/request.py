@@ -89,7 +89,7 @@ class JobRequest(Request):  # type: ignore[misc]
         super().on_retry(exc_info)
 
     def lost(self) -> None:
-        """Note that its connection was lost before it began: RabbitMQ has it again."""
+        """Note that RabbitMQ has it again, although it never began."""
         self._end("returned")
 
     def give_back(self) -> None:
