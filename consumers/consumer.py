@@ -220,10 +220,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Take out what is no job, and hand on what is not due, before either takes a slot."""
         handle = super().create_task_handler(*args, **kwargs)
-        waiting, jobs = self.app.waiting, self.strategies
+        waiting, jobs, undertaker = self.app.waiting, self.strategies, self.app.undertaker
 
         def on_message(message: Any) -> Any:
-            problem = problem_of(message, jobs)
+            problem = problem_of(message, jobs) or undertaker.exhausted(message)
             if problem is not None:
                 return self.give_up(message, problem)
             if waiting.take(message, self) or self.takeover.take(message):
