@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from broker.receipt import Receipt, Routed
     from broker.topology import Topology
-    from consumers.job import current_job, job
+    from consumers.job import GiveUp, TryAgain, current_job, current_jobs, job
     from producers.caller import Caller
     from producers.publisher import Publisher
 
@@ -63,7 +63,7 @@ _ROOMS = {
     ),
     "broker.receipt": ("Receipt", "Routed"),
     "broker.topology": ("Topology",),
-    "consumers.job": ("current_job", "job"),
+    "consumers.job": ("GiveUp", "TryAgain", "current_job", "current_jobs", "job"),
     "producers.caller": ("Caller",),
     "producers.publisher": ("Publisher",),
 }
@@ -76,6 +76,9 @@ __all__ = [  # noqa: RUF022  (in the order of the rooms)
     "Job",
     "job",
     "current_job",
+    "current_jobs",
+    "GiveUp",
+    "TryAgain",
     "Receipt",
     "Routed",
     "AccessRefused",
