@@ -75,7 +75,7 @@ def find(home: Home, ending: contextlib.ExitStack, say: Say) -> RabbitMQ:
     if named:
         try:
             address = Address.parse(named, management_url=os.environ.get(MANAGEMENT_URL_VARIABLE))
-            return _checked(_described(address, URL_VARIABLE), series)
+            return checked(_described(address, URL_VARIABLE), series)
         except RabbitryError as exc:
             raise NoRabbitMQ(f"{URL_VARIABLE} names a RabbitMQ that cannot be used: {exc}") from exc
     try:
@@ -83,7 +83,7 @@ def find(home: Home, ending: contextlib.ExitStack, say: Say) -> RabbitMQ:
     except NoRabbitMQ as exc:
         no_container = exc
     try:
-        return _checked(_private(home, ending, say, series), series)
+        return checked(_private(home, ending, say, series), series)
     except RabbitryError as exc:
         raise NoRabbitMQ(
             f"no RabbitMQ{f' {series}' if series else ''} for the tests: {no_container}, and a"
@@ -106,7 +106,8 @@ def _series() -> Series | None:
     raise NoRabbitMQ(f"{SERIES_VARIABLE} is {asked!r}; there are: {', '.join(SERIES)}")
 
 
-def _checked(found: RabbitMQ, series: Series | None) -> RabbitMQ:
+def checked(found: RabbitMQ, series: Series | None) -> RabbitMQ:
+    """Return a RabbitMQ of the series that is asked for. Raises NoRabbitMQ for another one."""
     if series is not None and not found.version.startswith(f"{series}."):
         raise NoRabbitMQ(f"{SERIES_VARIABLE} is {series}, and {found.way} is {found.version}")
     return found

@@ -228,12 +228,19 @@ def _choose(
             say(f"not by way of {name}: {exc}")
         else:
             return name, way
+    from broker.local.debian import RELEASES
+
     wanted = f"RabbitMQ {series}" if series else "RabbitMQ"
     server = f"of {series}" if series else "of at least 4.0"
+    third = (
+        f"run this as root on Debian or Ubuntu, where it fetches RabbitMQ {series or NEWEST} by"
+        " itself"
+        if (series or NEWEST) in RELEASES
+        else f"take one that Debian has packages of ({', '.join(RELEASES)})"
+    )
     raise LocalNodeError(
         f"no {wanted} can be started here ({'; '.join(reasons)}). Three remedies: start Docker or"
-        f" Podman; put a rabbitmq-server {server} on the PATH; or run this as root on Debian or"
-        f" Ubuntu, where it fetches RabbitMQ {series or NEWEST} by itself"
+        f" Podman; put a rabbitmq-server {server} on the PATH; or {third}"
     )
 
 

@@ -135,6 +135,10 @@ def test_ways_are_tried_in_order_and_the_error_names_the_remedies(
     with pytest.raises(LocalNodeError, match=r"no RabbitMQ 4\.0 can be started"):
         local.up(home, series="4.0")
     assert tried[1:] == ["engine 4.0", "path 4.0", "debian 4.0"]
+    with pytest.raises(
+        LocalNodeError, match=r"take one that Debian has packages of \(4\.0, 4\.3\)"
+    ):
+        local.up(home, series="4.1")
 
 
 def test_an_old_server_on_the_path_is_passed_over(
