@@ -105,7 +105,7 @@ def test_a_worker_outlives_cuts_and_consumes_at_once(field: Field, wire: Network
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("worker", ["processes", "controlled", "threads"])
+@pytest.mark.parametrize("worker", ["processes", "controlled", "threads", "green"])
 def test_a_worker_outlives_twenty_cuts(field: Field, wire: Network, worker: str) -> None:
     field.hurt.beat(60)
     lengths: list[float | None] = [0.5, 2.0, 4.5, 7.0, 9.0, 13.0, 21.0, None]

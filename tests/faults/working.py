@@ -45,6 +45,7 @@ jobs:
 workers:
   processes: {queues: [jobs.work], pool: prefork, concurrency: 2, grace: 5s}
   threads: {queues: [jobs.work], pool: threads, concurrency: 2, grace: 5s}
+  green: {queues: [jobs.work], pool: gevent, concurrency: 2, grace: 5s}
   controlled: {queues: [jobs.work], concurrency: 2, grace: 5s, remote_control: true}
 """
 
