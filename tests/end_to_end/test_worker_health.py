@@ -71,6 +71,21 @@ def test_a_worker_lives_and_is_ready_while_a_job_runs(provisioned, start, name) 
     assert outcomes == {("demo.sleep", "jobs.normal", "done"): 1}
     assert probe.worker("running") == probe.worker("in_flight") == {}
     assert 4 <= probe.worker("run_seconds_sum")[()] < 8
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        names = ["demo.echo"] * 50 + ["demo.fail"] * 2
+        list(publisher.publish_many((name, ()) for name in names))
+    until(
+        lambda: probe.worker("dead_letters_total", "reason") == {("limit",): 2},
+        timeout_s=30,
+        what="the dead letters",
+    )
+    assert probe.worker("jobs_total", "job_name", "outcome") == {
+        ("demo.sleep", "done"): 1,
+        ("demo.echo", "done"): 50,
+        ("demo.fail", "retried"): 4,
+        ("demo.fail", "dead"): 2,
+    }
+    assert probe.worker("in_flight") == probe.worker("running") == {}
     assert daemon.stop() == 0
 
 
