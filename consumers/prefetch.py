@@ -20,6 +20,8 @@ from broker.topology import Topology
 from broker.topology.shares import shares, shares_of
 from consumers.presence import tag_prefix_of
 
+_CANCEL, _NACK = (60, 30), (60, 120)
+
 
 class ShareConsumer(kombu.Consumer):  # type: ignore[misc]
     """Consumes each queue with a prefetch of its own, again when RabbitMQ ends that.
@@ -60,15 +62,22 @@ class ShareConsumer(kombu.Consumer):  # type: ignore[misc]
         if not self._owner.hub:
             raise ConsumerCancelled(tag, spec.Basic.Cancel)
         del self._active_tags[name]
+        # RabbitMQ 4.3.6 keeps the consumer in its list, and when a job that it took back is
+        # acknowledged after all, delivers to it again. py-amqp would reject that, and each time
+        # an attempt would count as failed.
+        self.channel.callbacks[tag] = self._return
+        self.channel.send_method(_CANCEL, "sb", (tag, False))
         self._owner.takeover.tell(self._queues[name], tag)
-        self._owner.call_soon(self._resume, name, tag)
+        self._owner.call_soon(self._resume, name)
 
-    def _resume(self, name: str, tag: str) -> None:
+    def _return(self, message: Any) -> None:
+        """Return what comes to a consumer that has ended, uncounted."""
+        self.channel.send_method(_NACK, "Lbb", (message.delivery_tag, False, True))
+
+    def _resume(self, name: str) -> None:
         # Stopped, or connected anew meanwhile.
         if self._owner.task_consumer is not self or not self._active_queue_no_ack:
             return
-        # Until it hears so from the client RabbitMQ 4.3 still lists the consumer.
-        self.channel.basic_cancel(tag)
         # A queue that is gone is a channel error here: the worker connects anew until it is there.
         self._basic_consume(self._queues[name], nowait=False)
 
