@@ -1,0 +1,204 @@
+"""Messages gather until a batch is full, or its first one has waited; some run alone."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery.worker import state
+
+from broker.body import JSON, encode
+from broker.message import EMBED
+from consumers.batch import gather
+from consumers.batch.alarm import Alarm
+from consumers.batch.gather import Gatherer, item_of
+from consumers.batch.item import Report, Word
+from consumers.batch.task import BatchTask
+from consumers.observer import JobObserver
+from tests.waiting import until
+
+
+class Consumer:
+    """As much of a consumer as a gatherer asks for; its slots are given by hand."""
+
+    hostname = "normal@here"
+    connection_errors = (OSError,)
+
+    def __init__(self, *tasks: BatchTask) -> None:
+        self.app = SimpleNamespace(
+            tasks={task.name: task for task in tasks},
+            observer=JobObserver(),
+            undertaker=SimpleNamespace(give_back=lambda message: self.returned.append(message)),
+            timezone=None,
+        )
+        self.task_consumer = SimpleNamespace(_active_tags={"jobs.normal": "tag"})
+        self.submitted: list[Any] = []
+        self.returned: list[Any] = []
+        self.calls: list[tuple[Any, ...]] = []
+        self.pool = SimpleNamespace(
+            body_can_be_buffer=False,
+            apply_async=lambda target, args, **_: self.calls.append(args),
+        )
+
+    def call_soon(self, function: Any, *args: Any) -> None:
+        function(*args)
+
+    def on_task_request(self, batch: Any) -> None:
+        self.submitted.append(batch)
+
+
+def task(name: str = "test.job", *, size: int = 3, wait_s: float = 60.0) -> BatchTask:
+    made = BatchTask()
+    made.name, made.size, made.wait_s = name, size, wait_s
+    return made
+
+
+def message(id: str = "1", job: str = "test.job", **changes: Any) -> Any:
+    headers = {"task": job, "id": id, **changes.pop("headers", {})}
+    body = encode([[1], {}, EMBED])
+    settings = {
+        "headers": headers,
+        "properties": {},
+        "body": body.content,
+        "content_type": body.content_type,
+        "delivery_info": {"consumer_tag": "tag", "redelivered": False},
+        "errors": [],
+        "channel": None,
+        **changes,
+    }
+    return SimpleNamespace(**settings)
+
+
+def gathered(*tasks: BatchTask) -> tuple[Gatherer, Consumer]:
+    consumer = Consumer(*tasks)
+    return Gatherer(consumer, lambda message: None), consumer
+
+
+def sizes(consumer: Consumer) -> list[int]:
+    return [len(batch) for batch in consumer.submitted]
+
+
+def test_a_full_batch_asks_for_a_slot_and_the_next_message_begins_another() -> None:
+    gatherer, consumer = gathered(task(size=3), task("test.other", size=3))
+    assert gatherer.is_needed
+    for n in range(7):
+        assert gatherer.take(message(str(n)))
+        assert gatherer.take(message(f"other-{n}", "test.other"))
+    assert sizes(consumer) == [3, 3, 3, 3]
+    assert [batch.name for batch in consumer.submitted] == ["test.job", "test.other"] * 2
+    assert sorted(map(len, gatherer.close())) == [1, 1]
+
+
+def test_a_message_asks_for_a_slot_when_it_has_waited_and_fills_up_until_there_is_one() -> None:
+    gatherer, consumer = gathered(task(size=3, wait_s=0.001))
+    gatherer.take(message("first"))
+    until(lambda: consumer.submitted, timeout_s=10, what="the wait to be over")
+    gatherer.take(message("second"))
+    (batch,) = consumer.submitted
+    batch.execute_using_pool(consumer.pool)
+    ((name, items, _),) = consumer.calls
+    assert (name, [item.id for item in items]) == ("test.job", ["first", "second"])
+    gatherer.take(message("third"))
+    assert len(batch) == 2
+
+
+def test_no_batch_is_larger_than_a_worker_should_copy(monkeypatch) -> None:
+    monkeypatch.setattr(gather, "MOST_BYTES", 100)
+    gatherer, consumer = gathered(task(size=1000))
+    for n in range(4):
+        gatherer.take(message(str(n), body=b"x" * 60))
+    assert sizes(consumer) == [2, 2]
+
+
+def test_what_is_closed_can_be_returned_and_is_not_reserved_any_more() -> None:
+    gatherer, consumer = gathered(task())
+    first = message("first")
+    gatherer.take(first)
+    (batch,) = gatherer.close()
+    assert batch in state.reserved_requests
+    batch.give_back()
+    batch.give_back()
+    assert consumer.returned == [first]
+    assert batch not in state.reserved_requests
+    batch.submit()
+    assert not consumer.submitted
+
+
+def test_a_result_after_the_connection_was_lost_settles_nothing() -> None:
+    gatherer, consumer = gathered(task(size=1))
+    # Neither of its methods to settle it is there.
+    gatherer.take(message(channel=SimpleNamespace(connection=None)))
+    (batch,) = consumer.submitted
+    batch.execute_using_pool(consumer.pool)
+    batch.on_success(Report([Word.DONE], 0.1))
+    assert batch not in state.reserved_requests
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": {"x-delivery-count": 1}},
+        {"headers": {"rabbitry-attempt": 2}},
+        {"headers": {"rabbitry-replays": 1}},
+        {"headers": {"eta": "2030-01-01T00:00:00+00:00"}},
+        {"headers": {"expires": "2030-01-01T00:00:00+00:00"}},
+        {"headers": {"timelimit": [5, None]}},
+        {"headers": {"timelimit": [None, 5]}},
+        {"headers": {"id": 5}},
+        {"headers": {"rabbitry-call": True}},
+        {"properties": {"reply_to": "queue"}},
+        {"content_type": "application/x-yaml"},
+        {"errors": [ValueError()]},
+    ],
+    ids=str,
+)
+def test_what_failed_before_and_what_asks_for_more_runs_alone(changes) -> None:
+    gatherer, consumer = gathered(task(size=1))
+    assert not gatherer.take(message(**changes))
+    assert not gatherer.take(message(job="test.unknown"))
+    assert not consumer.submitted
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": {"timelimit": [None, None]}},
+        {"headers": {"timelimit": [60, None]}},
+        {"headers": {"timelimit": None, "eta": None, "expires": None}},
+        {"headers": {"ignore_result": True}, "properties": {"reply_to": "queue"}},
+        {"headers": {"x-delivery-count": 0, "rabbitry-attempt": 1}},
+    ],
+    ids=str,
+)
+def test_what_asks_for_nothing_more_runs_with_others(changes) -> None:
+    item = item_of(message(**changes), time_limit_s=60)
+    assert item is not None
+    assert item.content_type == JSON
+    assert item.call is None
+
+
+def test_a_call_knows_where_its_reply_goes() -> None:
+    headers = {"rabbitry-call": True, "rabbitry-published": 17, "rabbitry-deadline": 99}
+    properties = {"reply_to": "queue", "correlation_id": "cid"}
+    item = item_of(message(headers=headers, properties=properties), time_limit_s=None)
+    assert item is not None
+    assert (item.call, item.deadline_ms) == (("queue", "cid", 17), 99)
+
+
+def test_an_alarm_calls_in_the_order_of_the_times_and_not_after_it_is_closed() -> None:
+    called: list[str] = []
+    done = threading.Event()
+
+    def last() -> None:
+        called.append("second")
+        done.set()
+
+    alarm = Alarm(lambda function: function())
+    alarm.set(3600, lambda: called.append("never"))
+    alarm.set(0.02, last)
+    alarm.set(0.001, lambda: called.append("first"))
+    assert done.wait(10)
+    alarm.close()
+    assert called == ["first", "second"]
