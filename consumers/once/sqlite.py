@@ -132,8 +132,9 @@ class SqliteStore:
                 ) from exc
 
     def _connect(self) -> sqlite3.Connection:
-        # SQLite gives its own files beside it the same mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not self.path.is_file():
+            # SQLite gives its own files beside it the same mode.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(
             self.path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
         )
