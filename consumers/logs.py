@@ -14,7 +14,8 @@ from consumers.current import current_job
 TEXT, JSON = "text", "json"
 # One line for each delivery of a job that ended; in text Celery's own two lines say the same.
 ENDED = logging.getLogger("rabbitry.ended")
-_FIELDS = "rabbitry_fields"
+# Of a record: what a line of JSON says beside its message.
+FIELDS = "rabbitry_fields"
 _CELERY_S_LINES = ("celery.app.trace", "celery.worker.strategy")
 # Celery's, which takes its place when it starts.
 _EARLY_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
@@ -31,7 +32,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        told: Mapping[str, Any] | None = getattr(record, _FIELDS, None)
+        told: Mapping[str, Any] | None = getattr(record, FIELDS, None)
         if told is not None:
             fields |= told
         elif (job := current_job()) is not None:
@@ -107,4 +108,4 @@ def log_ended(
         "waited_s": None if waited_s is None else round(waited_s, 6),
         "ran_s": None if ran_s is None else round(ran_s, 6),
     }
-    ENDED.info("job %s (%s) ended: %s", job, id, outcome, extra={_FIELDS: fields})
+    ENDED.info("job %s (%s) ended: %s", job, id, outcome, extra={FIELDS: fields})

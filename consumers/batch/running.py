@@ -13,12 +13,14 @@ from celery.utils.log import get_logger
 from celery.worker import state
 
 from broker.case_file import Reason
+from broker.message import CALL
 from consumers.batch.item import Ending, Failed, Item, Report, Word
 from consumers.batch.task import BatchTask, run_batch
 from consumers.delays import queue_of
 from consumers.failure.failure import Failure
 from consumers.failure.request import waited_s_of
 from consumers.failure.undertaker import is_held, last_reason
+from consumers.logs import FIELDS
 
 logger = get_logger("rabbitry.batches")
 
@@ -57,6 +59,7 @@ class Batch:
         self._begun = begun
         self._over = False
         self._observer = consumer.app.observer
+        self._queues: dict[str, str] = {}
         # A worker waits for what is reserved, one that drains its queues and one that stops.
         state.task_reserved(self)
 
@@ -174,13 +177,13 @@ class Batch:
         self._end()
         for message in self.messages:
             self._consumer.app.undertaker.give_back(message)
-            self._ended(message, "returned")
+            self._ended(message, "returned", self._ran_s)
 
     def lost(self) -> None:
         """Note that the connection was lost before it began: RabbitMQ has the messages again."""
         self._end()
         for message in self.messages:
-            self._ended(message, "returned")
+            self._ended(message, "returned", None)
 
     def _end(self) -> None:
         self._over = True
@@ -201,7 +204,7 @@ class Batch:
         )
         text = f"the batch of {len(self)} messages that it was in was ended: {text}"
         failed = Failed(Failure(reason, "", text), again=True)
-        self._settle(Report([failed] * len(self), self._ran_s()), quiet=True)
+        self._settle(Report([failed] * len(self), self._ran_s or 0.0), quiet=True)
 
     def _settle(self, report: Report, *, quiet: bool = False) -> None:
         if self._over:
@@ -214,16 +217,19 @@ class Batch:
                 *(len(self), self.name),
             )
             for message in self.messages:
-                self._ended(message, "returned")
+                self._ended(message, "returned", self._ran_s)
             return
         counts: dict[str, int] = {}
         for message, ending in zip(self.messages, report.endings, strict=True):
             outcome = self._settle_one(message, ending)
             counts[outcome] = counts.get(outcome, 0) + 1
-            self._ended(message, outcome, ran_s=report.ran_s)
+            self._ended(message, outcome, None if self.time_start is None else report.ran_s)
         if not quiet:
+            fields = {"job": self.name, "messages": len(self), **counts, "ran_s": report.ran_s}
             logger.info(
-                "batch of job %s: %s, in %.3f s", self.name, _words(counts.items()), report.ran_s
+                "batch of job %s: %s, in %.3f s",
+                *(self.name, _words(counts.items()), report.ran_s),
+                extra={FIELDS: fields},
             )
 
     def _settle_one(self, message: Any, ending: Ending) -> str:
@@ -235,9 +241,12 @@ class Batch:
                 return "retried"
             failure, rule = ending.failure, undertaker.rule_of(message)
             reason = last_reason(failure.reason, rule.limit if rule else None)
-            undertaker.bury(
-                message, Failure(reason, failure.error, failure.message, failure.traceback)
-            )
+            failure = Failure(reason, failure.error, failure.message, failure.traceback)
+            if message.headers.get(CALL):
+                # Its process is gone, or it would be answered.
+                self._consumer.give_up(message, failure)
+                return "answered"
+            undertaker.bury(message, failure)
             return "dead"
         if ending is Word.ALONE:
             self._alone(message)
@@ -248,14 +257,20 @@ class Batch:
         message.ack_log_error(logger, errors)
         return _OUTCOMES[ending]
 
-    def _ended(self, message: Any, outcome: str, *, ran_s: float | None = None) -> None:
+    def _ended(self, message: Any, outcome: str, ran_s: float | None) -> None:
         self._observer.ended(self.name, self._queue_of(message), outcome, ran_s=ran_s)
 
     def _queue_of(self, message: Any) -> str:
-        return queue_of(self._consumer, message.delivery_info.get("consumer_tag")) or ""
+        tag = message.delivery_info.get("consumer_tag")
+        queue = self._queues.get(tag)
+        if queue is None:
+            # Asked while the connection is there: afterwards nobody knows.
+            queue = self._queues[tag] = queue_of(self._consumer, tag) or ""
+        return queue
 
-    def _ran_s(self) -> float:
-        return 0.0 if self.time_start is None else max(0.0, time.time() - self.time_start)
+    @property
+    def _ran_s(self) -> float | None:
+        return None if self.time_start is None else max(0.0, time.time() - self.time_start)
 
 
 def _words(counts: Iterable[tuple[str, int]]) -> str:

@@ -193,7 +193,13 @@ def run_batch(name: str, items: Sequence[Item], hostname: str) -> Report:
         hostname: of the worker.
     """
     task: BatchTask = current_app.tasks[name]
-    return task.run_all(items, hostname=hostname)
+    try:
+        return task.run_all(items, hostname=hostname)
+    # Such as a signal's receiver: in a thread of the pool nobody would learn of it.
+    except Exception as exc:
+        logger.exception("a batch of %d messages of job %s failed", len(items), name)
+        failed = Failed(Failure.of(Reason.FAILED, exc), again=True)
+        return Report([failed] * len(items), 0.0)
 
 
 def batch_options(
