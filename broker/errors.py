@@ -19,7 +19,6 @@
     ├── ApplyRefused                 another apply runs, or the plan is out of date  exit 1
     ├── Interrupted                  the user stopped it half-way       exit 130
     ├── MissingOnBroker              the file names it, RabbitMQ has it not: apply   exit 1
-    ├── NotConsumed                  queue, worker: no such consumer there  exit 1
     ├── LocalNodeError               the private RabbitMQ               exit 1
     ├── PublishFailed                message_id, exchange, routing_key
     │   ├── Unroutable               no queue took it                   exit 5
@@ -27,14 +26,11 @@
     │   └── OutcomeUnknown           sent: was it ever written          exit 6
     │       └── KeptInOutbox         not confirmed yet; it will be sent exit 3
     ├── OutboxError                  path: cannot be read or written    exit 1
-    ├── StoreError                   the record of finished jobs cannot be used  exit 1
     ├── CallFailed                   job, message_id
     │   ├── RemoteError              the task raised                    exit 1
     │   ├── CallTimeout              no reply by the deadline           exit 6
     │   └── InvalidReply             a reply that cannot be read        exit 1
-    └── WorkerError                  a daemon that must not start       exit 1
-        ├── TaskNotImported          traceback: of the import
-        └── QueueDiffers             queue: is not what the file says   exit 3
+    └── WorkerError                  a daemon (consumers.errors)         exit 1
 
 Each message is one sentence that names the object and the next step; passwords never
 appear. Errors of kombu, py-amqp, httpx and pydantic are turned into these where they
@@ -196,20 +192,6 @@ class Interrupted(RabbitryError):
 
 class MissingOnBroker(RabbitryError):
     """The topology names an object that the virtual host does not have."""
-
-
-class NotConsumed(RabbitryError):
-    """RabbitMQ lists no consumer of a worker on a queue of its own.
-
-    Attributes:
-        queue: which has none.
-        worker: whose is missing.
-    """
-
-    def __init__(self, text: str, *, queue: str, worker: str) -> None:
-        self.queue = queue
-        self.worker = worker
-        super().__init__(text)
 
 
 class LocalNodeError(RabbitryError):
@@ -408,38 +390,8 @@ class InvalidReply(CallFailed):
     """A reply came that cannot be read."""
 
 
-class StoreError(RabbitryError):
-    """The record of finished jobs cannot be read or written: no job that needs it is run."""
-
-
 class WorkerError(RabbitryError):
     """A worker daemon cannot start as it was asked to."""
-
-
-class TaskNotImported(WorkerError):
-    """The module of a task cannot be imported.
-
-    Attributes:
-        traceback: of the import, as text.
-    """
-
-    def __init__(self, text: str, *, traceback: str) -> None:
-        self.traceback = traceback
-        super().__init__(text)
-
-
-class QueueDiffers(WorkerError):
-    """A queue is there, and is not what the file says.
-
-    Attributes:
-        queue: its name.
-    """
-
-    exit_code = EXIT_DIFFERS
-
-    def __init__(self, text: str, *, queue: str) -> None:
-        self.queue = queue
-        super().__init__(text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

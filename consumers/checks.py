@@ -7,9 +7,10 @@ import inspect
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import TaskNotImported, WorkerError, did_you_mean
+from broker.errors import WorkerError, did_you_mean
 from broker.topology import Topology
 from broker.topology.model import WorkerSpec
+from consumers.errors import TaskNotImported
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -16,7 +16,6 @@ from broker.errors import (
     BrokerUnavailable,
     MissingOnBroker,
     ProvisioningFailed,
-    QueueDiffers,
     Unreachable,
 )
 from broker.management import Management
@@ -24,6 +23,7 @@ from broker.topology import Topology
 from broker.topology.compile import compile_topology
 from broker.topology.effective import Policies, Setting, find, settings_of
 from broker.topology.objects import OPERATOR_POLICY, POLICY, QUEUE, Identity, Object
+from consumers.errors import QueueDiffers
 from consumers.pulse import Pulse
 
 logger = logging.getLogger("rabbitry.worker")

@@ -11,14 +11,8 @@ from typing import Any, NoReturn
 import click
 
 from broker.cli import Session
-from broker.errors import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    RabbitryError,
-    TaskNotImported,
-)
+from broker.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, RabbitryError
+from consumers.errors import TaskNotImported
 
 # name: (where the command is, what `rabbitry --help` says of it)
 COMMANDS = {

@@ -32,9 +32,9 @@ def check(session: Session, name: str, host: str | None) -> None:
     Prints its consumers, and ends with 1 where a queue lists none of them. RabbitMQ's word is what
     counts here: a worker that believes that it consumes may be wrong.
     """
-    from broker.errors import NotConsumed
     from broker.management import Management
     from consumers.checks import worker_of
+    from consumers.errors import NotConsumed
     from consumers.presence import presences_in
 
     topology = session.load_topology()

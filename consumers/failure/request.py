@@ -45,6 +45,7 @@ class JobRequest(Request):  # type: ignore[misc]
     time_limits: tuple[float | None, float | None]
     acknowledged: bool
     time_start: float | None
+    _message: Any
     _over = False
     # What acknowledging it means, and what the observer was told that became of it.
     _ending = "done"

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from broker.errors import StoreError
 from broker.topology import Topology
+from consumers.errors import StoreError
 from consumers.once.sqlite import SqliteStore
 from consumers.once.store import Key, Record, Store
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from broker.errors import StoreError
+from consumers.errors import StoreError
 from consumers.once.store import Key, Record
 
 # Written into the file's head, so that files of other kinds are told apart.

@@ -6,8 +6,9 @@ from typing import Any
 
 from celery.utils.log import get_task_logger
 
-from broker.errors import InvalidMessage, RabbitryError, StoreError, WorkerError
+from broker.errors import InvalidMessage, RabbitryError, WorkerError
 from consumers.current import CurrentJob
+from consumers.errors import StoreError
 from consumers.job import JobTask
 from consumers.once.store import Key, Record
 

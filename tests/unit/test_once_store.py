@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from broker.errors import StoreError
+from consumers.errors import StoreError
 from consumers.once import Key, Record
 from consumers.once.sqlite import PURGE_EVERY, PURGE_MOST, SqliteStore
 from consumers.once.store import MOST_BYTES

@@ -13,8 +13,9 @@ from celery.exceptions import Reject
 
 from broker.case_file import Reason
 from broker.connection import Address
-from broker.errors import InvalidInput, StoreError, TopologyError, WorkerError
+from broker.errors import InvalidInput, TopologyError, WorkerError
 from broker.message import CALL, DEADLINE
+from consumers.errors import StoreError
 from consumers.factory import make_app
 from consumers.job import JobTask, job
 from consumers.once import Key, Record
