@@ -12,8 +12,8 @@ import pytest
 from broker.connection import HEARTBEAT_S
 from broker.management import Management
 from tests.faults.network import Network, network
-from tests.faults.working import QUEUE, Field, check
-from tests.provision import consumers_of
+from tests.faults.working import DEAD, QUEUE, Field, check
+from tests.provision import consumers_of, ready_in
 from tests.waiting import until
 
 BACK_S = 5.0
@@ -65,6 +65,8 @@ def cut_again_and_again(
         began = time.monotonic()
         # Under way when it is cut, and waiting when it is back.
         field.publish(6, seconds=0.01)
+        # Their dead letters are published over a connection that is cut off, too.
+        field.doomed |= set(field.publish(2, seconds="no number"))
         if length_s is None:
             until(lambda before=before: given_up(field, before), 4 * heartbeat_s + 10, "RabbitMQ")
         else:
@@ -88,12 +90,14 @@ def cut_again_and_again(
         # What RabbitMQ still takes for delivered comes back when it gives the old connection up.
         field.wait_all_done(4 * heartbeat_s + 30)
         until(lambda: consumers_of(field.address, QUEUE) == 1, 4 * heartbeat_s + 30, "one consumer")
-    lines = field.lines()
-    assert len({line.parent for line in lines}) == 1, "another process consumes"
+    until(lambda: ready_in(field.address, DEAD) >= len(field.doomed), 60, "the dead letters")
+    assert len({line.parent for line in field.lines()}) == 1, "another process consumes"
     assert "RESOURCE_LOCKED" not in daemon.log
     assert daemon.stop() == 0
-    # Done, and cut off before its acknowledgement arrived: no more than the slots of each cut.
-    check(field.close(), again=SLOTS * cut)
+    # Over, and cut off before its acknowledgement arrived: no more than the slots of each cut.
+    ledger = field.close()
+    check(ledger, again=SLOTS * cut)
+    assert ledger.dead.keys() == field.doomed
     sys.stdout.write(f"{wire.kind}: slowest return {max(back):.2f} s of {len(back)}\n")
 
 

@@ -35,7 +35,7 @@ def test_a_ledger_finds_what_does_not_add_up() -> None:
     explained = (*once, *(changed(each, redelivered=True) for each in once))
     assert not Ledger(frozenset("a"), explained).problems(again=1)
     (told,) = Ledger(frozenset("a"), explained).problems()
-    assert "1 jobs done came once more" in told
+    assert "1 jobs over came once more" in told
     (stranger,) = Ledger(frozenset("a"), (*once, line("x"))).problems()
     assert "nobody published it: x" in stranger
 

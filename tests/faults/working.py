@@ -65,13 +65,13 @@ def note(event):
     os.write(FILE, (json.dumps(line) + "\\n").encode())
 
 @job("work")
-def work(seconds):
+def work(seconds: float):
     note("began")
     time.sleep(seconds)
     note("done")
 
 @job("fragile", give_up_on=[LookupError])
-def fragile(seconds):
+def fragile(seconds: float):
     note("began")
     if os.path.exists("broken"):
         raise KeyError("nobody has mended it")
@@ -124,9 +124,12 @@ class Ledger:
 
     @property
     def again(self) -> set[str]:
-        """The ids of what was done and came, or is to come, once more."""
+        """The ids of what was done, or buried, and came or is to come once more."""
         done = self.done
-        return {id for id, times in done.items() if times > 1 or self.waiting[id] or self.dead[id]}
+        return {
+            *(id for id, times in done.items() if times > 1 or self.waiting[id] or self.dead[id]),
+            *(id for id, times in self.dead.items() if times > 1),
+        }
 
     @property
     def counted(self) -> set[str]:
@@ -147,8 +150,7 @@ class Ledger:
             found += [
                 f"{what}, and nobody published it: {id}" for id in there.keys() - self.published
             ]
-        for what, queue in (("waits", self.waiting), ("is dead", self.dead)):
-            found += [f"{what} {times} times: {id}" for id, times in queue.items() if times > 1]
+        found += [f"waits {times} times: {id}" for id, times in self.waiting.items() if times > 1]
         found += [f"waits and is dead: {id}" for id in self.waiting.keys() & self.dead.keys()]
         begun: dict[str, list[Line]] = defaultdict(list)
         for line in self.runs:
@@ -160,7 +162,7 @@ class Ledger:
                 found.append(f"begun {len(first_times)} times as if for the first: {id}")
         if len(self.again) > again:
             some = ", ".join(sorted(self.again)[:5])
-            found.append(f"{len(self.again)} jobs done came once more, not {again} at most: {some}")
+            found.append(f"{len(self.again)} jobs over came once more, not {again} at most: {some}")
         return found
 
     def summary(self) -> str:
@@ -184,6 +186,7 @@ class Field:
     environment: Mapping[str, str]
     published: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
+    doomed: set[str] = field(default_factory=set)
     daemons: list[Daemon] = field(default_factory=list)
     as_user: Address | None = None
 
@@ -250,8 +253,8 @@ class Field:
         )
 
     def wait_all_done(self, timeout_s: float = 90) -> None:
-        """Wait until every published job is done or deleted."""
-        expected = self.published - self.deleted
+        """Wait until every published job is done, but for those deleted and those doomed."""
+        expected = self.published - self.deleted - self.doomed
         self.wait_done(lambda done: done >= expected, timeout_s)
 
     def close(self) -> Ledger:
