@@ -221,7 +221,7 @@ def kombu_connection(
     options: dict[str, Any] = {}
     # Reads the certificates, and says which cannot be read.
     if address.ssl_context() is not None:
-        options["ssl"] = _py_amqp_tls(address)
+        options["ssl"] = py_amqp_tls(address)
     return kombu.Connection(
         hostname=address.host,
         port=address.port,
@@ -235,7 +235,7 @@ def kombu_connection(
     )
 
 
-def _py_amqp_tls(address: Address) -> dict[str, Any]:
+def py_amqp_tls(address: Address) -> dict[str, Any]:
     """Return the same verification as `Address.ssl_context` in py-amqp's words.
 
     It makes its context itself, and checks the host's name wherever it is given one.

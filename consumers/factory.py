@@ -11,7 +11,7 @@ from celery.exceptions import DuplicateTaskNameWarning
 from kombu import Exchange, Queue
 
 from broker.body import register_with_kombu
-from broker.connection import HEARTBEAT_S, Address
+from broker.connection import HEARTBEAT_S, Address, py_amqp_tls
 from broker.contracts import contracts_of
 from broker.topology import Topology
 from consumers.delays import Waiting, WaitingAMQP
@@ -62,10 +62,12 @@ def make_app(topology: Topology, address: Address) -> Celery:
     """
     register_with_kombu()
     contracts = contracts_of(topology)
+    # Reads the certificates, and says which cannot be read.
     tls = address.ssl_context()
     app = JobApp(
         topology.name,
-        broker=address.url,
+        # Celery takes the rest of it for options of its own.
+        broker=address.url.partition("?")[0],
         backend="consumers.replies:ReplyBackend",
         amqp=WaitingAMQP,
     )
@@ -76,7 +78,7 @@ def make_app(topology: Topology, address: Address) -> Celery:
     app.limits = Limits(topology, app.undertaker.rules)
     app.once = ChosenStore(topology)
     app.conf.update(
-        broker_use_ssl={"context": tls, "server_hostname": address.host} if tls else None,
+        broker_use_ssl=py_amqp_tls(address) if tls else None,
         broker_heartbeat=HEARTBEAT_S,
         # An idle worker sends something every four seconds at least: what is not acknowledged
         # within one (py-amqp's TCP_USER_TIMEOUT) tells it of a network that is cut.

@@ -71,6 +71,8 @@ def pass_on(one: socket.socket, other: socket.socket) -> None:
         other.shutdown(socket.SHUT_RDWR)
     except OSError:
         return
+    finally:
+        one.close()
 
 
 def test_small_and_large_jobs_arrive_over_tls(
