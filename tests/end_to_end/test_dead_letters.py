@@ -73,11 +73,13 @@ def test_list_groups_and_takes_nothing(few, dead) -> None:
     assert ids(few.address, "jobs.dead") == list("abcde")
 
 
-def test_list_says_what_it_did_not_look_at(few, dead) -> None:
+def test_list_says_what_it_did_not_look_at(rabbitmq, few, dead) -> None:
     done = dead("list", "--most", 2, "--json")
     assert [row["count"] for row in rows(done)] == [2]
     assert "the first 2 of 5 messages in queue 'jobs.dead'" in done.stderr
-    assert ids(few.address, "jobs.dead") == list("abcde")
+    # Before 4.3 a queue without a delivery limit puts at its end what comes back.
+    order = "abcde" if rabbitmq.knows("4.3") else "cdeab"
+    assert ids(few.address, "jobs.dead") == list(order)
 
 
 def test_list_of_nothing_says_so(few, dead) -> None:
