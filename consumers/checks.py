@@ -89,12 +89,11 @@ def check_signatures(app: Celery, topology: Topology) -> None:
         if spec.task is None or spec.arguments is None:
             continue
         task: Any = app.tasks[name]
-        found = differences(
-            inspect.unwrap(task.run),
-            spec.arguments,
-            # A batch has lists of them.
-            typed=type(getattr(task, "takes", None)) is Signature,
-        )
+        # A batch's own function has lists of them.
+        columns = getattr(task, "columns", None)
+        function = inspect.unwrap(task.run) if columns is None else columns.one
+        typed = type(getattr(task, "takes", None)) is Signature
+        found = differences(function, spec.arguments, typed=typed)
         clauses = "; ".join(found)
         if clauses:
             raise WorkerError(

@@ -51,6 +51,7 @@ class Columns:
         function: takes a list, or an array, of the values of each parameter of a message.
 
     Attributes:
+        one: a function with the parameters of one message, for who compares signatures.
         takes: checks the arguments of one message.
 
     Raises:
@@ -77,7 +78,8 @@ class Columns:
         self._position_only = frozenset(
             each.name for each in parameters if each.kind is each.POSITIONAL_ONLY
         )
-        self.takes = Signature(job, _one(signature.replace(parameters=parameters), annotations))
+        self.one = _one(signature.replace(parameters=parameters), annotations)
+        self.takes = Signature(job, self.one)
 
     def row(self, args: Any, kwargs: Any) -> tuple[Any, ...]:
         """Return the values of one message, in the order of the parameters.

@@ -10,6 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from broker.errors import InvalidArguments, InvalidInput
+from consumers.agreement import differences
 from consumers.batch.columns import Columns
 from consumers.batch.stack import stacked
 
@@ -130,3 +131,13 @@ def test_a_parameter_that_takes_one_value_is_refused_when_the_task_is_defined() 
         Columns("test.job", variadic)
     with pytest.raises(InvalidInput, match="'value' gets the values"):
         Columns("test.job", mixed)
+
+
+def test_the_arguments_of_the_file_are_those_of_one_message() -> None:
+    def function(series: np.ndarray, window: list[int], name: list[str] | None = None) -> None: ...
+
+    one = Columns("test.job", function).one
+    stated = {"series": {"type": "array"}, "window": {"type": "integer"}}
+    assert list(differences(one, {**stated, "name": {"type": "string", "default": ""}})) == []
+    assert "'window'" in next(differences(one, {**stated, "window": {"type": "string"}}))
+    assert "'window'" in next(differences(one, {"series": {"type": "array"}}))
