@@ -35,7 +35,7 @@ from consumers.pool.pool import JobTaskPool
 from consumers.prefetch import consume, prefetch_of
 from consumers.pulse import BEAT_S
 from consumers.takeover import Takeover
-from consumers.transport import JobTransport
+from consumers.transport import TRANSPORT
 from consumers.waker import Waker
 
 logger = get_logger(__name__)
@@ -214,7 +214,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     def connection_for_read(self, heartbeat: float | None = None) -> Any:
         """Connect to consume, by a connection that reads and acknowledges many at once."""
         return self.ensure_connected(
-            self.app.connection_for_read(heartbeat=heartbeat, transport=JobTransport)
+            self.app.connection_for_read(heartbeat=heartbeat, transport=TRANSPORT)
         )
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:

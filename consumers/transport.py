@@ -14,10 +14,14 @@ from typing import Any
 
 from amqp.exceptions import RecoverableConnectionError, UnexpectedFrame
 from amqp.transport import SSLTransport, TCPTransport
-from kombu.transport import pyamqp
+from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
 from broker.frames import END, OVERHEAD_BYTES
 from consumers.acks import CollectingChannel
+
+# By this name kombu finds it, and shows where it has connected to.
+TRANSPORT = "rabbitry"
+TRANSPORT_ALIASES[TRANSPORT] = "consumers.transport:JobTransport"
 
 READ_BYTES = 256 * 2**10
 _start = Struct(">BHI").unpack_from
