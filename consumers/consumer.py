@@ -183,7 +183,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
     def update_strategies(self) -> None:
         """Give each job its time limit, and each consumer a time-out that is longer."""
         queues, limits = self.app.amqp.queues.consume_from, self.app.limits
-        rounds = math.ceil(self.initial_prefetch_count / (self.pool.num_processes or 1)) or 1
+        # The messages of a batch are one call.
+        calls = getattr(self.controller, "calls", None) or self.initial_prefetch_count
+        rounds = math.ceil(calls / (self.pool.num_processes or 1)) or 1
         for queue in queues.values():
             timeout_s = limits.timeout_s(queue.name, queues=queues, rounds=rounds)
             if timeout_s is not None:
@@ -223,12 +225,13 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         waiting, jobs, undertaker = self.app.waiting, self.strategies, self.app.undertaker
 
         def on_message(message: Any) -> Any:
-            problem = problem_of(message, jobs) or undertaker.exhausted(message)
+            problem = problem_of(message, jobs)
             if problem is not None:
                 return self.give_up(message, problem)
             if waiting.take(message, self) or self.takeover.take(message):
                 return None
-            return handle(message)
+            spent = undertaker.exhausted(message)
+            return handle(message) if spent is None else self.give_up(message, spent)
 
         # What was gathered before came over a connection that is lost.
         self.close_gatherer()
