@@ -68,13 +68,16 @@ def _shares(worker: WorkerSpec, path: DataPath) -> Iterator[Finding]:
 
 
 def check(view: View) -> Iterator[Finding]:
-    """Yield queues that no worker of the file consumes, and workers that hold jobs back."""
+    """Yield queues that no worker consumes, and workers that hold or run jobs for too long."""
     for queue, jobs in view.jobs_in.items():
         with_task = [job for job in jobs if view.topology.jobs[job].task is not None]
         if with_task and queue not in view.workers_of:
             text = f"job {with_task[0]!r} waits here, and no worker of the file consumes it"
             yield finding(("queues", queue), "not-consumed", text, at_key=True)
     for name, worker in view.topology.workers.items():
+        if worker.time_limit is not None and worker.pool != "prefork":
+            text = f"the pool {worker.pool} cannot end a job that runs too long; prefork can"
+            yield finding(("workers", name, "time_limit"), "time-limit-pool", text, at_key=True)
         more = held(worker) - slots_of(worker)
         if more > 0:
             yield finding(

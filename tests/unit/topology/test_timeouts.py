@@ -149,6 +149,15 @@ def test_lint_names_both_times_where_a_stated_time_out_is_too_short(
     assert all(word in texts[0] for word in words)
 
 
+@pytest.mark.parametrize("pool", ["threads", "solo", "gevent"])
+def test_lint_names_a_worker_whose_pool_cannot_keep_its_limit(pool: str) -> None:
+    worker = {"queues": ["q"], "time_limit": "1m", "concurrency": 1, "pool": pool}
+    found = check(topology(queues={"q": queue("short")}, workers={"w": worker}))
+    assert [(each.rule, each.path) for each in found if "pool" in each.rule] == [
+        ("time-limit-pool", ("workers", "w", "time_limit"))
+    ]
+
+
 def test_needs_name_where_the_limit_stands() -> None:
     found = topology(
         queues={"q": queue("#")},
