@@ -14,7 +14,7 @@ from celery.utils.nodenames import default_nodename, host_format
 
 from broker.connection import Address
 from broker.topology import Topology
-from consumers.batch.prefetch import widened
+from consumers.batch.prefetch import calls_held, widened
 from consumers.checks import check_pool, check_signatures, load_tasks, worker_of
 from consumers.child import end_with_parent
 from consumers.ending import leave
@@ -96,9 +96,10 @@ def run_worker(
         loglevel=loglevel,
         quiet=True,
     )
-    shares = widened(shares, spec, app)
+    narrow, shares = shares, widened(shares, spec, app)
     # Read by JobConsumer: what RabbitMQ may hand over ahead, together and of each queue.
     worker.prefetch, worker.shares = sum(shares.values()), shares
+    worker.calls = calls_held(narrow, shares, spec)
     worker.notifier = notifier = Notifier()
     worker.shutdown = Shutdown(
         worker, grace_s=spec.grace.total_seconds(), on_begin=lambda: notifier.tell(STOPPING=1)

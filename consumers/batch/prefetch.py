@@ -46,3 +46,15 @@ def widened(shares: Mapping[str, int], spec: WorkerSpec, app: Any) -> dict[str, 
                     *(name, queue, shares[queue], task.size),
                 )
     return found
+
+
+def calls_held(shares: Mapping[str, int], wide: Mapping[str, int], spec: WorkerSpec) -> int:
+    """Return how many calls of tasks a worker holds, a batch counted as one.
+
+    Args:
+        shares: messages held of each queue, without batches.
+        wide: the same, with batches.
+        spec: of the worker.
+    """
+    batches = sum(wide[queue] > shares[queue] for queue in shares) * (slots_of(spec) + 1)
+    return sum(shares.values()) + batches
