@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from billiard.pool import TERMINATE
+
 from consumers.green import is_patched
 
 logger = logging.getLogger("rabbitry.worker")
@@ -23,6 +25,8 @@ _CLOSE_S = 0.25
 # Before a process ends by force, for what can still be returned.
 _LAST_WORDS_S = 0.45
 _NAP_S = 0.05
+# For children to say good-bye by Celery's `worker_process_shutdown`.
+_CHILDREN_S = 0.2
 _CANCEL, _NACK = (60, 30), (60, 120)
 
 
@@ -80,14 +84,41 @@ class Ending:
             connection.transport.sock.settimeout(_CLOSE_S)
             connection.close()
 
+    @property
+    def _children(self) -> tuple[Any, ...]:
+        pool = getattr(getattr(self._worker, "pool", None), "_pool", None)
+        return tuple(getattr(pool, "_pool", None) or ())
+
     def kill_children(self) -> None:
         """End the processes that run jobs, however they are."""
-        pool = getattr(getattr(self._worker, "pool", None), "_pool", None)
-        for process in tuple(getattr(pool, "_pool", None) or ()):
+        self._signal_children(signal.SIGKILL)
+
+    def stop_children(self) -> None:
+        """End processes that run nothing any more, so that Celery does not wait for them.
+
+        Asked to by Celery they may wait for half a minute to hear that their results have been
+        read, which they have; and Celery looks at them every half of a second.
+        """
+        pool = self._worker.pool
+        if not self._children:
+            return
+        # One that is closed replaces no children.
+        pool.close()
+        self._signal_children(signal.SIGTERM)
+        # One that has said good-bye sleeps until its parent ends it.
+        time.sleep(_CHILDREN_S)
+        self.kill_children()
+        billiard, pool._pool = pool._pool, None
+        billiard._state = TERMINATE
+        # Of the interpreter's end.
+        billiard._terminate.cancel()
+
+    def _signal_children(self, number: int) -> None:
+        for process in self._children:
             pid = getattr(process, "pid", None)
             if pid:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, number)
 
     def at_once(self, code: int) -> None:
         """End the process now: what runs is ended, and returned if RabbitMQ still listens."""

@@ -167,6 +167,7 @@ class Shutdown:
 
     def _finish(self) -> None:
         self._watchdog.end_at(time.monotonic() + _CELERY_S)
+        self._ending.stop_children()
         if self._green is not None:
             self._green.kill(self._main, WorkerShutdown(0))
         state.should_stop = 0
