@@ -13,6 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
+from billiard.pool import TERMINATE
 from celery.concurrency import prefork
 from celery.concurrency.asynpool import AsynPool
 from celery.utils.functional import noop
@@ -98,8 +99,19 @@ class JobPool(AsynPool):  # type: ignore[misc]
 
     def flush(self) -> None:
         """Drop what no process has begun: the connection that it came over is lost."""
-        self.recall()
+        if self._state != TERMINATE:
+            self.recall()
         super().flush()
+
+    def join(self) -> None:
+        """Wait for all processes to end."""
+        super().join()
+        self._inbox.close()
+
+    def terminate(self) -> None:
+        """End all processes."""
+        super().terminate()
+        self._inbox.close()
 
     def _end_children(self, _handler: Any) -> None:
         self.recall()

@@ -108,46 +108,46 @@ def is_over(provisioned: Provisioned, notes: Path, count: int) -> bool:
 
 
 def test_each_job_is_run_once_and_none_is_left_unacknowledged(provisioned, start, notes) -> None:
-    publish(provisioned, *quick(2000))
+    publish(provisioned, *quick(800))
     daemon = start(*WORKER)
-    until(lambda: is_over(provisioned, notes, 2000), timeout_s=60, what="2,000 jobs")
+    until(lambda: is_over(provisioned, notes, 800), timeout_s=60, what="800 jobs")
     assert daemon.stop() == 0
     # What is not acknowledged is ready again without the worker.
     assert left(provisioned) == 0
-    assert sorted(runs(notes)) == [(number, 1) for number in range(2000)]
+    assert sorted(runs(notes)) == [(number, 1) for number in range(800)]
 
 
 def test_one_that_is_killed_amidst_many_jobs_loses_none(provisioned, start, notes) -> None:
-    publish(provisioned, *quick(3000))
+    publish(provisioned, *quick(1200))
     first = start(*WORKER)
     until(lambda: len(runs(notes)) > 300, timeout_s=60, what="the first jobs")
     os.killpg(first.process.pid, signal.SIGKILL)
     first.process.wait()
     until(lambda: consumers_of(provisioned.address, "jobs.normal") == 0, 30, "its end")
     second = start(*WORKER)
-    until(lambda: len({number for number, _ in runs(notes)}) == 3000, timeout_s=90, what="all jobs")
+    until(lambda: len({number for number, _ in runs(notes)}) == 1200, timeout_s=90, what="all jobs")
     until(lambda: ready_in(provisioned.address, "jobs.normal") == 0, 30, "an empty queue")
     assert second.stop() == 0
     assert left(provisioned) == 0
     assert ready_in(provisioned.address, "jobs.dead") == 0
     # Again ran at most what the killed worker held.
-    assert len(runs(notes)) - 3000 <= 64
+    assert len(runs(notes)) - 1200 <= 64
 
 
 def test_processes_that_are_killed_take_only_their_own_job_with_them(
     provisioned, start, notes
 ) -> None:
     daemon = start(*WORKER)
-    jobs = quick(1500)
-    for at in (1200, 800, 400):
+    jobs = quick(900)
+    for at in (700, 400, 200):
         jobs.insert(at, ("test.kill", ()))
     publish(provisioned, *jobs)
-    for already in (100, 700):
+    for already in (100, 450):
         until(lambda already=already: len(runs(notes)) > already, timeout_s=60, what="some jobs")
         os.kill(children_of(daemon.process.pid)[0], signal.SIGKILL)
     until(
         lambda: (
-            len({number for number, _ in runs(notes)}) == 1500
+            len({number for number, _ in runs(notes)}) == 900
             and ready_in(provisioned.address, "jobs.dead") == 3
         ),
         timeout_s=90,
@@ -159,7 +159,7 @@ def test_processes_that_are_killed_take_only_their_own_job_with_them(
     # Each of the two that we killed may have been running one.
     again = [number for number, attempt in runs(notes) if attempt > 1]
     assert len(again) <= 2
-    assert len(runs(notes)) - 1500 <= 2
+    assert len(runs(notes)) - 900 <= 2
 
 
 def test_a_long_job_holds_up_none_behind_it(provisioned, start, notes, tmp_path) -> None:
