@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from producers.publisher import Publisher
-from tests.end_to_end.test_worker import children_of
+from tests.processes import children_of, is_alive
 from tests.provision import consumers_of, ready_in
 from tests.waiting import until
 
@@ -43,13 +43,6 @@ def command_of(pid: int) -> str:
 def worker_of(pid: int, name: str) -> int:
     (found,) = [child for child in children_of(pid) if f"worker run {name} " in command_of(child)]
     return found
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_one_that_dies_begins_again_and_the_others_go_on(provisioned, supervised) -> None:
@@ -91,7 +84,7 @@ def test_none_outlives_a_supervisor_that_is_killed(provisioned, supervised) -> N
     assert len(everybody) == 4
     os.kill(supervised.process.pid, signal.SIGKILL)
     supervised.process.wait()
-    until(lambda: not any(map(alive, everybody)), timeout_s=15, what="all to end")
+    until(lambda: not any(map(is_alive, everybody)), timeout_s=15, what="all to end")
     assert consumers_of(provisioned.address, "jobs.normal") == 0
 
 
