@@ -86,7 +86,11 @@ class Takeover:
             and time.time() - request.time_start >= timeout_s * _MOST_OF_IT
         ]
         if not timeout_s or not overdue:
-            logger.warning("RabbitMQ ended the consumer of queue %r; consuming again", queue.name)
+            logger.warning(
+                "RabbitMQ ended the consumer of queue %r, which is consumed again: it is being"
+                " replaced, or a job was held for longer than the queue's consumer time-out",
+                queue.name,
+            )
             return
         logger.error(
             "RabbitMQ took back what ran for longer than %g s, the consumer time-out of queue %r:"

@@ -217,17 +217,9 @@ def consumers(provisioned: Provisioned) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(
-    ("worker", "shares"),
-    [
-        ("both", {"jobs.high": 3, "jobs.low": 1}),
-        ("kind", {"jobs.high": 4, "jobs.low": 2, "jobs.one": 2}),
-    ],
-)
-def test_each_consumer_holds_its_share_also_when_it_is_connected_anew(
-    provisioned, stage, start, worker, shares
-) -> None:
-    daemon = run(start, worker, queue="jobs.high")
+def test_each_consumer_holds_its_share_also_when_it_is_connected_anew(provisioned, start) -> None:
+    shares = {"jobs.high": 4, "jobs.low": 2, "jobs.one": 2}
+    daemon = run(start, "kind", queue="jobs.high")
 
     def prefetches(than: str = "") -> str:
         found = consumers(provisioned)
