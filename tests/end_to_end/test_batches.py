@@ -243,7 +243,7 @@ def test_who_is_too_slow_is_found_alone(provisioned, run, notes) -> None:
 
 @pytest.mark.parametrize("name", ["normal", "threads", "solo"])
 def test_a_stop_in_the_middle_loses_nothing_and_runs_nothing_twice(
-    provisioned, run, notes, name
+    rabbitmq, provisioned, run, notes, name
 ) -> None:
     publish(provisioned, *(Job("test.load", (n,), id=str(n)) for n in range(3000)))
     daemon = run(name)
@@ -259,7 +259,9 @@ def test_a_stop_in_the_middle_loses_nothing_and_runs_nothing_twice(
     assert len(done) < 3000, "it stopped after the load"
     assert ready_in(provisioned.address, "jobs.dead") == 0
     headers = [each.headers for each in inside(provisioned.address, "jobs.normal")]
-    assert not any(each.get("x-delivery-count") for each in headers), "a return was counted"
+    counts = {each.get("x-delivery-count", 0) for each in headers}
+    # Before 4.3 RabbitMQ counts whatever comes back.
+    assert counts <= ({0} if rabbitmq.knows("4.3") else {0, 1}), "a return was counted"
 
 
 @pytest.mark.parametrize("name", ["normal", "threads", "solo"])
