@@ -24,6 +24,8 @@ ARRAYS_MSGPACK = "application/vnd.rabbitry.arrays+msgpack"
 CONTENT_TYPES = (JSON, MSGPACK, ARRAYS_JSON, ARRAYS_MSGPACK)
 
 PLACEHOLDER = "$ndarray"
+# How kombu marks what JSON has no word for; an underscore may be escaped.
+_TYPE, _ESCAPED = "__type__", "\\u005"
 MSGPACK_PLACEHOLDER = 78
 
 
@@ -191,7 +193,11 @@ def _dump_json(value: Any, arrays: list[Any]) -> bytes:
 
 
 def _load_json(content: bytes | memoryview | str) -> Any:
-    return kombu_json.loads(content)
+    text = content if isinstance(content, str) else str(content, "utf-8")
+    if _TYPE in text or _ESCAPED in text:
+        return kombu_json.loads(text)
+    # Nothing that kombu would make a date or a UUID of: without its hook it takes half the time.
+    return json.loads(text)
 
 
 def _load_arrays_json(content: bytes | memoryview | str) -> Any:

@@ -32,6 +32,10 @@ def _as_array(value: Any) -> Any:
 Array = Annotated[np.ndarray[Any, Any], InstanceOf(), BeforeValidator(_as_array)]
 
 
+_BY_NAME = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
+_BY_POSITION = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY}
+
+
 class Signature:
     """The parameters of a function, ready to check arguments against them.
 
@@ -47,6 +51,10 @@ class Signature:
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1 if bound else 0 :]
         self._signature = signature.replace(parameters=parameters)
+        # Where all parameters are of one kind, the usual arguments need no binding.
+        self._names = tuple(self._signature.parameters)
+        kinds = {each.kind for each in parameters}
+        self._by_name, self._by_position = kinds <= _BY_NAME, kinds <= _BY_POSITION
         hints = get_type_hints(function, include_extras=True)
         self._adapters: dict[str, TypeAdapter[Any]] = {}
         for name, parameter in self._signature.parameters.items():
@@ -76,7 +84,14 @@ class Signature:
         Raises:
             InvalidArguments: as above.
         """
-        return self._bound(args, kwargs).arguments
+        if self._by_position and not kwargs and len(args) == len(self._names):
+            given = dict(zip(self._names, args, strict=True))
+        elif self._by_name and not args and kwargs.keys() == self._signature.parameters.keys():
+            given = dict(kwargs)
+        else:
+            return self._bound(args, kwargs).arguments
+        self._check(given)
+        return given
 
     def _bound(self, args: Any, kwargs: Any) -> inspect.BoundArguments:
         try:
@@ -85,12 +100,16 @@ class Signature:
             raise InvalidArguments(
                 f"job {self.job!r}: {exc}; it takes {self._signature}", job=self.job
             ) from None
-        for name, value in bound.arguments.items():
+        self._check(bound.arguments)
+        return bound
+
+    def _check(self, given: dict[str, Any]) -> None:
+        for name, value in given.items():
             adapter = self._adapters.get(name)
             if adapter is None:
                 continue
             try:
-                bound.arguments[name] = adapter.validate_python(value)
+                given[name] = adapter.validate_python(value)
             except ValidationError as exc:
                 first = exc.errors(include_url=False, include_context=False)[0]
                 at = "".join(f"[{part!r}]" for part in first["loc"])
@@ -99,4 +118,3 @@ class Signature:
                     job=self.job,
                     argument=name,
                 ) from exc
-        return bound

@@ -13,6 +13,7 @@ from broker.errors import InvalidArguments, InvalidInput
 from consumers.agreement import differences
 from consumers.batch.columns import Columns
 from consumers.batch.stack import stacked
+from consumers.signature import Signature
 
 
 def calls(function: Callable[..., Any], *messages: tuple[Any, ...]) -> list[tuple[Any, Any]]:
@@ -141,3 +142,34 @@ def test_the_arguments_of_the_file_are_those_of_one_message() -> None:
     assert list(differences(one, {**stated, "name": {"type": "string", "default": ""}})) == []
     assert "'window'" in next(differences(one, {**stated, "window": {"type": "string"}}))
     assert "'window'" in next(differences(one, {"series": {"type": "array"}}))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "expected"),
+    [
+        ((1, "2"), {}, {"a": 1, "b": 2}),
+        ((), {"b": "2", "a": 1}, {"a": 1, "b": 2}),
+        ((1,), {"b": 2}, {"a": 1, "b": 2}),
+        ((1,), {}, {"a": 1}),
+    ],
+)
+def test_the_usual_arguments_are_checked_as_the_unusual_ones(args, kwargs, expected) -> None:
+    def function(a: int, b: int = 7) -> None: ...
+
+    signature = Signature("test.job", function)
+    assert signature.values(args, kwargs) == expected
+    for wrong in (("x", 1), {"a": 1, "b": "x"}, {"a": 1, "c": 2}, (1, 2, 3), {"b": 1}):
+        with pytest.raises(InvalidArguments):
+            signature.values(*((wrong, {}) if isinstance(wrong, tuple) else ((), wrong)))
+
+
+def test_what_must_be_given_by_name_is_not_taken_by_position() -> None:
+    def function(a: int, *, b: int) -> None: ...
+
+    def positions(a: int, b: int, /) -> None: ...
+
+    assert Signature("test.job", function).values((), {"a": 1, "b": 2}) == {"a": 1, "b": 2}
+    with pytest.raises(InvalidArguments):
+        Signature("test.job", function).values((1, 2), {})
+    with pytest.raises(InvalidArguments):
+        Signature("test.job", positions).values((), {"a": 1, "b": 2})
