@@ -47,7 +47,7 @@ def daemon(start, pool):
     return start(sys.executable, "-m", "rabbitry", "worker", "run", pool)
 
 
-def test_every_ending_of_a_job_and_of_the_daemon(provisioned, daemon) -> None:
+def test_every_ending_of_a_job_and_of_the_daemon(rabbitmq, provisioned, daemon) -> None:
     with Caller(provisioned.topology, provisioned.url) as caller:
         assert caller.call("demo.add", 1, 41, timeout_s=20) == 42
         assert list(caller.map("demo.echo", range(100), timeout_s=20)) == list(range(100))
@@ -75,14 +75,16 @@ def test_every_ending_of_a_job_and_of_the_daemon(provisioned, daemon) -> None:
             publisher.publish("demo.sleep", seconds=0.5).wait()
     until(lambda: ready_in(provisioned.address, "jobs.normal") < 10, timeout_s=20, what="the first")
     assert daemon.stop() == 0
-    # What ran is finished, what did not is there, and no attempt of it was counted.
+    # What ran is finished, what did not is there, and no attempt of it was counted, but by a
+    # RabbitMQ that counts whatever comes back.
     waiting = inside(provisioned.address, "jobs.normal")
-    assert {letter.headers.get("x-delivery-count", 0) for letter in waiting} == {0}, daemon.log
+    counts = {letter.headers.get("x-delivery-count", 0) for letter in waiting}
+    assert counts <= ({0} if rabbitmq.knows("4.3") else {0, 1}), daemon.log
     assert len(waiting) + daemon.log.count("succeeded in") - done == 10, daemon.log
 
 
 def test_it_holds_what_it_has_slots_for_and_returns_what_outlasts_the_grace_uncounted(
-    provisioned, daemon, pool
+    rabbitmq, provisioned, daemon, pool
 ) -> None:
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         for _ in range(SLOTS[pool] + 1):
@@ -99,4 +101,7 @@ def test_it_holds_what_it_has_slots_for_and_returns_what_outlasts_the_grace_unco
     waiting = inside(provisioned.address, "jobs.normal")
     assert len(waiting) == SLOTS[pool] + 1
     # RabbitMQ counts failed deliveries, and a lost connection as one for each that it held.
-    assert {letter.headers.get("x-delivery-count", 0) for letter in waiting} == {0}, daemon.log
+    # Before 4.3 it counts whatever comes back.
+    counts = [letter.headers.get("x-delivery-count", 0) for letter in waiting]
+    returned = 0 if rabbitmq.knows("4.3") else SLOTS[pool]
+    assert sorted(counts) == [0] * (len(counts) - returned) + [1] * returned, daemon.log
