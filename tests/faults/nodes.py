@@ -100,8 +100,9 @@ class Hurt:
 
     def listen(self, host: str) -> None:
         """Let it listen on one more address of this machine, until it is restarted."""
-        port = self.address.port
-        self._ctl("eval", f'ok = rabbit_networking:start_tcp_listener({{"{host}", {port}}}, 2).')
+        start = f'rabbit_networking:start_tcp_listener({{"{host}", {self.address.port}}}, 2)'
+        there = "{error, {could_not_start_listener, _, _, {already_started, _}}}"
+        self._ctl("eval", f"ok = case {start} of {there} -> ok; Other -> Other end.")
 
     def beat(self, heartbeat_s: int) -> None:
         """Let new connections have heartbeats this far apart at most, until it is restarted."""

@@ -212,9 +212,11 @@ class Field:
         prefix: Iterable[str] = (),
         options: Iterable[str] = (),
         address: Address | None = None,
-        consuming: bool = True,
     ) -> Daemon:
         """Start a worker; wait until it consumes."""
+        others = sum(each.process.poll() is None for each in self.daemons)
+        # RabbitMQ may not have noticed yet that one is gone.
+        until(lambda: consumers_of(self.address, QUEUE) == others, 30, "no more consumers")
         daemon = Daemon(
             [*prefix, sys.executable, "-m", "rabbitry", "worker", "run", worker, *options],
             env={**self.worker_environment(), "RABBITRY_URL": (address or self.address).url},
@@ -222,14 +224,12 @@ class Field:
             cwd=self.folder,
         )
         self.daemons.append(daemon)
-        before = consumers_of(self.address, QUEUE) if consuming else 0
 
         def ready() -> bool:
             assert daemon.process.poll() is None, daemon.log
-            return consumers_of(self.address, QUEUE) > before
+            return consumers_of(self.address, QUEUE) == others + 1
 
-        if consuming:
-            until(ready, timeout_s=40, what="the worker to consume")
+        until(ready, timeout_s=40, what="the worker to consume")
         return daemon
 
     def worker_environment(self) -> dict[str, str]:
