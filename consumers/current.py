@@ -84,11 +84,13 @@ def job_of(name: str, request: Any) -> CurrentJob:
     """
     info = request.delivery_info or {}
     deadline_ms = request.get(DEADLINE)
+    attempt = attempt_of(request)
     return CurrentJob(
         name=name,
         id=request.id,
-        attempt=attempt_of(request),
-        redelivered=bool(info.get("redelivered")),
+        attempt=attempt,
+        # What waited on the delay ladder is a new message to RabbitMQ.
+        redelivered=bool(info.get("redelivered")) or attempt > 1,
         deadline_s=deadline_ms / 1000 if isinstance(deadline_ms, (int, float)) else None,
         call=bool(request.get(CALL)),
     )

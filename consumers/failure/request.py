@@ -23,7 +23,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 
 from broker.case_file import Reason
-from broker.message import CALL, PUBLISHED, attempt_of
+from broker.message import ATTEMPT, CALL, PUBLISHED, attempt_of
 from consumers.delays import FROM, due_of
 from consumers.failure.failure import Failure
 from consumers.failure.undertaker import Undertaker, last_reason
@@ -63,7 +63,7 @@ class JobRequest(Request):  # type: ignore[misc]
             self.time_limits = (soft, min(hard, self.task.time_limit))
         headers = self._request_dict
         self._queue = str(headers.get(FROM) or "")
-        redelivered = bool(headers["delivery_info"]["redelivered"])
+        redelivered = bool(headers["delivery_info"]["redelivered"]) or ATTEMPT in headers
         self._waited_s = waited_s_of(self._app, headers)
         self._app.observer.received(
             self._type, self._queue, waited_s=self._waited_s, redelivered=redelivered

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.app.task import Context
 
 from broker import case_file
 from broker.connection import Address
@@ -13,6 +14,7 @@ from broker.delays import is_of_ladder, without_traces
 from broker.errors import InvalidDelay
 from broker.message import ATTEMPT, DELIVERY_COUNT, ORIGIN, Message, attempt_of
 from broker.topology import Topology
+from consumers.current import job_of
 from consumers.delays import FROM, Waiting
 from consumers.failure.rules import Rules
 
@@ -144,3 +146,18 @@ def test_a_dead_letter_of_rabbitmqs_counts_all_attempts_and_goes_back_as_new() -
     assert (case.attempt, case.exchange, case.routing_key) == (4, "jobs", "eu.orders")
     assert case_file.without_case(headers) == {"id": "one"}
     assert without_traces({ATTEMPT: 3, ORIGIN: "jobs", "id": "one"}) == {"id": "one"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({}, (1, False)),
+        ({"delivery_info": {"redelivered": True}}, (1, True)),
+        ({ATTEMPT: 2}, (2, True)),
+    ],
+)
+def test_a_task_is_told_of_the_attempts_before(
+    headers: dict[str, Any], told: tuple[int, bool]
+) -> None:
+    current = job_of("place", Context({"id": "one", **headers}))
+    assert (current.attempt, current.redelivered) == told
