@@ -52,6 +52,8 @@ class Gatherer:
         item = item_of(message, time_limit_s=task.time_limit)
         if item is None:
             return False
+        if item.redelivered and self._consumer.app.takeover.take(message):
+            return True
         batch = self._open.get(task.name)
         if batch is None:
             batch = self._open[task.name] = Batch(task, self._consumer, self._alone, self._begun)

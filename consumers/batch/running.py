@@ -19,7 +19,7 @@ from consumers.batch.task import BatchTask, run_batch
 from consumers.delays import queue_of
 from consumers.failure.failure import Failure
 from consumers.failure.request import waited_s_of
-from consumers.failure.undertaker import is_held, last_reason
+from consumers.failure.undertaker import last_reason
 from consumers.logs import FIELDS
 
 logger = get_logger("rabbitry.batches")
@@ -59,6 +59,7 @@ class Batch:
         self._begun = begun
         self._over = False
         self._observer = consumer.app.observer
+        self._takeover = consumer.app.takeover
         self._queues: dict[str, str] = {}
         # A worker waits for what is reserved, one that drains its queues and one that stops.
         state.task_reserved(self)
@@ -133,12 +134,34 @@ class Batch:
             "worker_pid": None,
         }
 
+    @property
+    def message(self) -> Any:
+        """One of its messages, for who asks which consumer they came over."""
+        return self.messages[0]
+
     def revoked(self) -> bool:
         """Say that it is not: its messages have ids of their own."""
         return False
 
     def cancel(self, *_: Any, **__: Any) -> None:
         """Do nothing: what has begun ends by itself."""
+
+    def take_over(self, message: Any, queue: str) -> bool:
+        """Go on with a new delivery of a message, where RabbitMQ has taken back the last one.
+
+        Args:
+            message: kombu's.
+            queue: that it came from.
+        """
+        if self._over:
+            return False
+        for at, held in enumerate(self.messages):
+            if held.headers["id"] == message.headers["id"]:
+                if queue != self._queue_of(held) or not self._takeover.is_gone(held):
+                    return False
+                self.messages[at] = message
+                return True
+        return False
 
     # -- told by the pool -----------------------------------------------------------------
 
@@ -147,6 +170,8 @@ class Batch:
         self.time_start = time.time() - (time.monotonic() - time_accepted)
         state.task_accepted(self)
         for message in self.messages:
+            # Where one that comes back while it runs is looked for.
+            state.requests[message.headers["id"]] = self
             self._observer.began(self.name, self._queue_of(message))
 
     def on_success(self, report: Report, **_: Any) -> None:
@@ -189,6 +214,9 @@ class Batch:
         self._over = True
         self.acknowledged = True
         state.task_ready(self)
+        for message in self.messages:
+            if state.requests.get(message.headers["id"]) is self:
+                del state.requests[message.headers["id"]]
 
     def _lost(self, text: str, reason: Reason) -> None:
         """Return what may be tried again: one by one, so that the culprit is alone then."""
@@ -210,20 +238,22 @@ class Batch:
         if self._over:
             return
         self._end()
-        if not is_held(self.messages[0]):
-            logger.warning(
-                "%d messages of batch job %s are back in their queues since the connection that"
-                " they came over was lost; they are run again",
-                *(len(self), self.name),
-            )
-            for message in self.messages:
-                self._ended(message, "returned", self._ran_s)
-            return
         counts: dict[str, int] = {}
+        gone = 0
         for message, ending in zip(self.messages, report.endings, strict=True):
-            outcome = self._settle_one(message, ending)
+            if self._takeover.is_gone(message):
+                gone += 1
+                outcome = self._settle_gone(message, ending)
+            else:
+                outcome = self._settle_one(message, ending)
             counts[outcome] = counts.get(outcome, 0) + 1
             self._ended(message, outcome, None if self.time_start is None else report.ran_s)
+        if gone:
+            logger.warning(
+                "%d messages of batch job %s are back in their queues since the connection that"
+                " they came over was lost; what is done of them does not run again here",
+                *(gone, self.name),
+            )
         if not quiet:
             fields = {"job": self.name, "messages": len(self), **counts, "ran_s": report.ran_s}
             logger.info(
@@ -231,6 +261,13 @@ class Batch:
                 *(self.name, _words(counts.items()), report.ran_s),
                 extra={FIELDS: fields},
             )
+
+    def _settle_gone(self, message: Any, ending: Ending) -> str:
+        outcome = _OUTCOMES.get(ending) if isinstance(ending, Word) else None
+        if outcome is None:
+            return "returned"
+        self._takeover.done(message, message.headers["id"], self._queue_of(message))
+        return outcome
 
     def _settle_one(self, message: Any, ending: Ending) -> str:
         errors, undertaker = self._consumer.connection_errors, self._consumer.app.undertaker

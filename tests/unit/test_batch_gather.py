@@ -10,12 +10,14 @@ import pytest
 from celery.worker import state
 
 from broker.body import JSON, encode
+from broker.case_file import Reason
 from broker.message import EMBED
 from consumers.batch import gather
 from consumers.batch.alarm import Alarm
 from consumers.batch.gather import Gatherer, item_of
-from consumers.batch.item import Report, Word
+from consumers.batch.item import Failed, Report, Word
 from consumers.batch.task import BatchTask
+from consumers.failure.failure import Failure
 from consumers.observer import JobObserver
 from tests.waiting import until
 
@@ -30,12 +32,19 @@ class Consumer:
         self.app = SimpleNamespace(
             tasks={task.name: task for task in tasks},
             observer=JobObserver(),
+            takeover=SimpleNamespace(
+                take=lambda message: message in self.taken,
+                is_gone=lambda message: message.channel is None,
+                done=lambda message, id, queue: self.done.append((id, queue)),
+            ),
             undertaker=SimpleNamespace(give_back=lambda message: self.returned.append(message)),
             timezone=None,
         )
         self.task_consumer = SimpleNamespace(_active_tags={"jobs.normal": "tag"})
         self.submitted: list[Any] = []
         self.returned: list[Any] = []
+        self.taken: list[Any] = []
+        self.done: list[tuple[str, str]] = []
         self.calls: list[tuple[Any, ...]] = []
         self.pool = SimpleNamespace(
             body_can_be_buffer=False,
@@ -126,14 +135,39 @@ def test_what_is_closed_can_be_returned_and_is_not_reserved_any_more() -> None:
     assert not consumer.submitted
 
 
-def test_a_result_after_the_connection_was_lost_settles_nothing() -> None:
-    gatherer, consumer = gathered(task(size=1))
-    # Neither of its methods to settle it is there.
-    gatherer.take(message(channel=SimpleNamespace(connection=None)))
+def test_what_is_done_after_its_connection_was_lost_is_noted_and_the_rest_runs_again() -> None:
+    gatherer, consumer = gathered(task(size=3))
+    for id in ("done", "failed", "taken over"):
+        gatherer.take(message(id))
     (batch,) = consumer.submitted
     batch.execute_using_pool(consumer.pool)
-    batch.on_success(Report([Word.DONE], 0.1))
+    batch.on_accepted(1, 0.0)
+    assert state.requests["taken over"] is batch
+    acknowledged: list[str] = []
+    again = message(
+        "taken over", channel=object(), ack_log_error=lambda *_: acknowledged.append("taken over")
+    )
+    assert not batch.take_over(again, "jobs.other")
+    assert batch.take_over(again, "jobs.normal")
+    assert not batch.take_over(again, "jobs.normal"), "it is held already"
+    assert not batch.take_over(message("unknown"), "jobs.normal")
+    failed = Failed(Failure(Reason.FAILED), again=True)
+    batch.on_success(Report([Word.DONE, failed, Word.DONE], 0.1))
+    # None of the methods is there that would settle the other two.
+    assert acknowledged == ["taken over"]
+    assert consumer.done == [("done", "jobs.normal")]
     assert batch not in state.reserved_requests
+    assert not {"done", "failed", "taken over"} & set(state.requests)
+
+
+def test_a_message_that_runs_or_is_done_here_is_no_part_of_another_batch() -> None:
+    gatherer, consumer = gathered(task(size=1))
+    again = message(delivery_info={"consumer_tag": "tag", "redelivered": True})
+    consumer.taken.append(again)
+    assert gatherer.take(again)
+    assert not consumer.submitted
+    assert gatherer.take(message("2", delivery_info=again.delivery_info))
+    assert sizes(consumer) == [1]
 
 
 @pytest.mark.parametrize(
