@@ -39,23 +39,42 @@ def check_existence(
     queues: Iterable[str],
     exchanges: Iterable[str],
     *,
+    wait: bool = True,
     pulse: Pulse | None = None,
 ) -> None:
-    """Check that queues and exchanges exist; wait for a RabbitMQ that does not answer.
+    """Check that queues and exchanges exist.
 
     Args:
         address: where RabbitMQ is.
         queues: that are consumed.
         exchanges: that dead letters are published to.
+        wait: for a RabbitMQ that does not answer, for as long as it takes.
         pulse: of the worker, which waits.
 
     Raises:
         MissingOnBroker: one does not.
+        Unreachable: nobody answers, and it is not to be waited for.
         AccessRefused, VirtualHostMissing: waiting does not mend these.
     """
+    pause_s = RETRY_FIRST_S
+    while True:
+        try:
+            return _look_for(address, list(queues), list(exchanges))
+        except Unreachable as exc:
+            if not wait:
+                raise
+            if pulse is not None:
+                pulse.beat()
+                pulse.trouble = str(exc)
+            logger.warning("%s; trying again in %g s", exc, pause_s)
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 2, RETRY_MOST_S)
+
+
+def _look_for(address: Address, queues: list[str], exchanges: list[str]) -> None:
     from amqp.exceptions import NotFound
 
-    connection = _connected(address, pulse)
+    connection = connect(address)
     try:
         for kind, name in [*(("queue", q) for q in queues), *(("exchange", e) for e in exchanges)]:
             with translated(address), connection.channel() as channel:
@@ -71,20 +90,6 @@ def check_existence(
                     ) from exc
     finally:
         connection.release()
-
-
-def _connected(address: Address, pulse: Pulse | None) -> Any:
-    pause_s = RETRY_FIRST_S
-    while True:
-        try:
-            return connect(address)
-        except Unreachable as exc:
-            if pulse is not None:
-                pulse.beat()
-                pulse.trouble = str(exc)
-            logger.warning("%s; trying again in %g s", exc, pause_s)
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, RETRY_MOST_S)
 
 
 def check_settings(topology: Topology, address: Address, queues: Iterable[str]) -> None:

@@ -48,7 +48,7 @@ def run_worker(
 
     Args:
         topology: says which queues it consumes and how.
-        address: where RabbitMQ is; one that does not answer is waited for.
+        address: where RabbitMQ is; one that does not answer is waited for, but for one shot.
         name: of the worker in the topology.
         loglevel: ``DEBUG``, ``INFO``, ``WARNING`` or ``ERROR``.
         log_format: ``text`` or ``json``.
@@ -61,6 +61,7 @@ def run_worker(
             what the file says.
         MissingOnBroker: a queue does not exist.
         AccessRefused, VirtualHostMissing: RabbitMQ does not take the user.
+        Unreachable: nobody answers, and it is for one shot.
     """
     set_up(level=loglevel, format=log_format)
     end_with_parent()
@@ -85,7 +86,14 @@ def run_worker(
     probes = Probes(app, name, spec, hostname=hostname)
     if where := health or spec.health:
         probes.serve(where)
-    check_existence(address, spec.queues, sorted(filter(None, letters)), pulse=app.pulse)
+    check_existence(
+        address,
+        spec.queues,
+        sorted(filter(None, letters)),
+        # Whoever drains queues now and then comes again.
+        wait=not one_shot,
+        pulse=app.pulse,
+    )
     check_settings(topology, address, spec.queues)
     worker = JobWorker(
         app=app,

@@ -110,7 +110,7 @@ BAD = {
         "Connection refused",
     ),
     "no RabbitMQ to work for": (
-        ["worker", "run", "normal", "--url", "amqp://127.0.0.1:1/"],
+        ["worker", "run", "normal", "--one-shot", "--url", "amqp://127.0.0.1:1/"],
         4,
         "Connection refused",
     ),
