@@ -15,6 +15,7 @@ from broker import case_file
 from broker.body import JSON, Body
 from broker.confirmed import ConfirmedChannel
 from broker.errors import RemoteError
+from broker.management import Management
 from broker.message import Message
 from producers.caller import Caller, Job
 from producers.publisher import Publisher
@@ -87,12 +88,21 @@ def mean(series: np.ndarray) -> np.ndarray:
 def short(value: list[int]) -> list[int]:
     return value + value
 
+@job("test.held", batch=5, wait="2s")
+def held(value: list[int]) -> None:
+    note("call", len(value))
+    deadline = time.monotonic() + 60
+    while not os.path.exists(os.environ["NOTES"] + ".go") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for each in value:
+        note("done", each)
+
 @job("test.wait", batch=100, wait="300ms")
 def wait(value: list[int]) -> list[int]:
     return [len(value)] * len(value)
 """
 FUNCTIONS = {"all": "all_"}
-NAMES = ("mixed", "all", "poison", "slow", "load", "mean", "short", "wait")
+NAMES = ("mixed", "all", "poison", "slow", "load", "mean", "short", "wait", "held")
 JOBS = "".join(
     f'  test.{name}: {{task: "batchy:{FUNCTIONS.get(name, name)}", exchange: jobs,'
     f" routing_key: normal.test.{name}}}\n"
@@ -276,6 +286,29 @@ def test_a_full_batch_does_not_wait_and_arrays_come_as_one(provisioned, run, not
         assert [np.shape(call.result()) for call in calls] == [(), (), (), (2,), ()]
     lines = sorted(notes.read_text().splitlines())
     assert lines == ["call 1 4 2", "call 1 7", "call 3 2", "call 5 3"]
+
+
+def test_a_lost_connection_makes_nothing_of_a_batch_run_again(provisioned, run, notes) -> None:
+    publish(provisioned, *(Job("test.held", (n,), id=str(n)) for n in range(5)))
+    daemon = run()
+    until(lambda: words(notes, "call")["5"], timeout_s=30, what="the batch to run")
+    with Management(provisioned.address) as management:
+
+        def closed() -> bool:
+            # Its statistics know a connection some seconds after it is there.
+            for each in management.get("connections"):
+                if each["vhost"] == provisioned.address.vhost_name:
+                    management.delete("connections", each["name"])
+            return daemon.log.count("still runs here") >= 5
+
+        until(closed, timeout_s=60, what="the messages to come back")
+    notes.with_name("notes.go").touch()
+    until(lambda: len(words(notes, "done")) == 5, timeout_s=30, what="its end")
+    assert daemon.stop() == 0
+    assert words(notes, "done") == {str(n): 1 for n in range(5)}
+    assert words(notes, "call") == {"5": 1}
+    assert ready_in(provisioned.address, "jobs.normal") == 0
+    assert ready_in(provisioned.address, "jobs.dead") == 0
 
 
 def test_one_message_waits_as_long_as_the_job_says_and_no_longer(provisioned, run) -> None:
