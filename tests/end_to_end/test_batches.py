@@ -112,7 +112,7 @@ WORKERS = """workers:
   normal: {queues: [jobs.normal], concurrency: 2}
   threads: {queues: [jobs.normal], concurrency: 2, pool: threads}
   solo: {queues: [jobs.normal], pool: solo}
-  limited: {queues: [jobs.normal], concurrency: 2, time_limit: 1s}
+  limited: {queues: [jobs.normal], concurrency: 2, time_limit: 3s}
   narrow: {queues: [jobs.normal], concurrency: 2, prefetch: 4}
 """
 
