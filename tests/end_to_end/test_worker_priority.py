@@ -166,13 +166,17 @@ def test_a_job_of_high_priority_begins_after_as_many_completions_as_there_are_sl
 
 
 def test_it_waits_behind_all_that_a_worker_holds_when_it_holds_more(
-    publisher, stage, start
+    rabbitmq, publisher, stage, start
 ) -> None:
     # Four times the slots, as Celery prefetches unless it is told otherwise.
-    assert completions_before_the_first(publisher, stage, run(start, "hoarder")) == 7
+    found = completions_before_the_first(publisher, stage, run(start, "hoarder"))
+    # Before 4.3 a low one may still be served in between: two high ones to each.
+    assert found == 7 if rabbitmq.knows("4.3") else 7 <= found <= 9
 
 
-def test_a_retry_is_served_before_every_priority(provisioned, publisher, stage, start) -> None:
+def test_a_retry_is_served_before_every_priority(
+    rabbitmq, provisioned, publisher, stage, start
+) -> None:
     run(start, "one")
     publisher.publish("gated", label="a", priority=LOW).wait()
     until(lambda: stage.began() == ["a"], timeout_s=30, what="the slot to be busy")
@@ -186,8 +190,10 @@ def test_a_retry_is_served_before_every_priority(provisioned, publisher, stage, 
     address = provisioned.address
     until(lambda: ready_in(address, "jobs.one") == 4, timeout_s=30, what="the retry to be due")
     stage.let_one_through()
-    until(lambda: len(stage.began()) == 5, timeout_s=30, what="the next jobs to begin")
-    assert stage.began()[3:] == ["flaky 2", "high-0"]
+    # Before 4.3 it comes off the delay ladder with its own priority.
+    then = ["flaky 2", "high-0"] if rabbitmq.knows("4.3") else ["high-0"]
+    until(lambda: len(stage.began()) == 3 + len(then), timeout_s=30, what="the next to begin")
+    assert stage.began()[3:] == then
 
 
 def test_two_queues_share_a_worker_by_weight_and_the_lower_one_is_never_starved(
