@@ -158,7 +158,7 @@ def contenders_of(address: Address, folder: Path) -> dict[str, Contender]:
     ]
     given = {"RABBITRY_TOPOLOGY": str(topology), "RABBITRY_URL": address.url}
     found = {}
-    for prefetch, worker, count in ((WIDE, "wide", 8_000), (NARROW, "narrow", 4_000)):
+    for prefetch, worker, count in ((WIDE, "wide", 6_000), (NARROW, "narrow", 3_000)):
         found[f"rabbitry, prefetch {prefetch}"] = Contender(
             QUEUE, count, [*ours, worker], given, partial(_fill, JOB)
         )
