@@ -216,6 +216,19 @@ def test_what_waits_in_the_pool_goes_back_uncounted_when_the_worker_stops(
     assert {attempt == 1 for _, attempt in runs(notes)} == {rabbitmq.knows("4.3")}
 
 
+def test_a_stop_amidst_quick_jobs_loses_nothing_and_runs_nothing_twice(
+    provisioned, start, notes
+) -> None:
+    publish(provisioned, *quick(1200))
+    for already in (100, 400, 700):
+        daemon = start(*WORKER)
+        until(lambda already=already: len(runs(notes)) > already, timeout_s=60, what="some jobs")
+        assert daemon.stop() == 0
+    start(*WORKER)
+    until(lambda: is_over(provisioned, notes, 1200), timeout_s=60, what="all jobs")
+    assert sorted(runs(notes)) == [(number, 1) for number in range(1200)]
+
+
 def test_large_jobs_pass_between_small_ones(provisioned, start, notes) -> None:
     daemon = start(*WORKER)
     sizes = [0, 1_000, 40_000, 1_000_000]

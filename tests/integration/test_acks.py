@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -143,6 +144,28 @@ def test_what_is_collected_goes_before_whatever_else_the_channel_sends(
     # Closing writes it, too.
     loop.connection.close()
     assert left(provisioned) == 1
+
+
+def test_what_a_turn_settles_before_it_sleeps_is_written_before_it_sleeps(
+    provisioned, loop_of
+) -> None:
+    fill(provisioned, small(2))
+    loop = loop_of(provisioned.address)
+    first, second = loop.receive(2)
+    writes = loop.writes
+    slept_after: list[int] = []
+    poll = loop.hub.poller.poll
+
+    def note(timeout: float) -> Any:
+        slept_after.append(len(writes))
+        return poll(timeout)
+
+    loop.hub.poller.poll = note
+    loop.hub._loop = None  # its generator has the poller's method in hand
+    for ack, schedule in ((first, loop.hub.call_soon), (second, partial(loop.hub.call_later, 0))):
+        schedule(partial(ack.ack_log_error, logger, errors_of(loop)))
+        loop.turn()
+    assert slept_after == [1, 2]
 
 
 def test_two_messages_ahead_are_enough_and_no_turn_waits_for_another(provisioned, loop_of) -> None:
