@@ -219,8 +219,22 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             self.app.connection_for_read(heartbeat=heartbeat, transport=TRANSPORT)
         )
 
+    def _drop_dispatcher(self) -> None:
+        """Do without a sender of events where nobody can ask for them, and there is no event loop.
+
+        Celery waits for a tenth of a second on its connection after every message.
+        """
+        dispatcher = self.event_dispatcher
+        if self.hub or dispatcher is None or self.app.conf.worker_enable_remote_control:
+            return
+        if not dispatcher.enabled:
+            self.event_dispatcher = None
+            dispatcher.close()
+            dispatcher.connection.release()
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Take out what is no job, and hand on what is not due, before either takes a slot."""
+        self._drop_dispatcher()
         handle = super().create_task_handler(*args, **kwargs)
         waiting, jobs, undertaker = self.app.waiting, self.strategies, self.app.undertaker
 
