@@ -82,6 +82,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     # What is answered by connecting anew.
     connection_errors: tuple[type[Exception], ...]
+    event_dispatcher: Any
     gatherer: Gatherer | None = None
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
