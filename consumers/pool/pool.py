@@ -196,14 +196,29 @@ class JobPool(AsynPool):  # type: ignore[misc]
 
     def _check_limits(self) -> None:
         now = monotonic()
+        if not any(_over(job, now) for job in self._limited.values()):
+            return
+        # What has ended in time may have said so while this process was busy.
+        for proc in tuple(self._pool):
+            self.process_flush_queues(proc)
         for job in tuple(self._limited.values()):
-            ran_s = now - job._time_accepted
-            if job._timeout and ran_s >= job._timeout:
-                self._unlimit(job)
-                self.on_hard_timeout(job)
-            elif job._soft_timeout and ran_s >= job._soft_timeout and not job._soft_over:
-                job._soft_over = True
-                self.on_soft_timeout(job)
+            match _over(job, now):
+                case "hard":
+                    self._unlimit(job)
+                    self.on_hard_timeout(job)
+                case "soft":
+                    job._soft_over = True
+                    self.on_soft_timeout(job)
+
+
+def _over(job: Any, now: float) -> str | None:
+    """Return which limit a job has passed that nothing was done about, or None."""
+    ran_s = now - job._time_accepted
+    if job._timeout and ran_s >= job._timeout:
+        return "hard"
+    if job._soft_timeout and ran_s >= job._soft_timeout and not job._soft_over:
+        return "soft"
+    return None
 
 
 class JobTaskPool(prefork.TaskPool):  # type: ignore[misc]

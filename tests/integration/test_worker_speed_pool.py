@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -143,3 +144,18 @@ def test_a_hard_limit_ends_the_process_and_a_soft_one_tells_it(turning, tmp_path
     pool.run(echo, "next")
     pool.until(lambda: len(pool.done) == 2, "the next")
     assert pool.pool._limited == {}
+
+
+def test_what_ended_in_time_is_done_however_late_the_pool_looks(turning, tmp_path) -> None:
+    pool = turning(1)
+    pool.run(hold, tmp_path, timeout=1.0)
+    pool.until(lambda: list(tmp_path.iterdir()), "it to run")
+    (job,) = pool.pool._limited.values()
+    (tmp_path / "go").touch()
+    # The loop does not turn meanwhile, as where another callback takes its time.
+    (process,) = pool.pool._pool
+    select.select([process.outq._reader], [], [], 30)
+    until(lambda: time.monotonic() - job._time_accepted > 1.2, timeout_s=30, what="the limit")
+    pool.pool._check_limits()
+    assert (pool.done, pool.failed) == ([process.pid], [])
+    assert process.is_alive()
