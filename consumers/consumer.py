@@ -221,17 +221,12 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         )
 
     def _drop_dispatcher(self) -> None:
-        """Do without a sender of events where nobody can ask for them, and there is no event loop.
+        """Take the sender of events out of a loop that is none of kombu's; who has it keeps it.
 
-        Celery waits for a tenth of a second on its connection after every message.
+        There Celery waits for a tenth of a second on its connection after every message.
         """
-        dispatcher = self.event_dispatcher
-        if self.hub or dispatcher is None or self.app.conf.worker_enable_remote_control:
-            return
-        if not dispatcher.enabled:
+        if not self.hub and not self.app.conf.worker_enable_remote_control:
             self.event_dispatcher = None
-            dispatcher.close()
-            dispatcher.connection.release()
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Take out what is no job, and hand on what is not due, before either takes a slot."""
