@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Any
 
-from amqp.exceptions import NotFound
+from amqp.exceptions import NotFound, PreconditionFailed
 from celery.app.task import Context
 from celery.concurrency import prefork, solo
 from celery.utils.log import get_logger
@@ -100,8 +100,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # A queue that is replaced is gone for a moment; Celery would end the worker.
-        self.connection_errors = (*self.connection_errors, NotFound)
+        # A queue that is replaced is gone for a moment, and past the consumer time-out RabbitMQ
+        # before 4.3 closes the channel; Celery would end the worker.
+        self.connection_errors = (*self.connection_errors, NotFound, PreconditionFailed)
         self._waker = Waker()
         self.app.undertaker.serve(self)
         self.app.takeover = self.takeover = Takeover(self)
@@ -306,6 +307,13 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         if isinstance(exc, NotFound):
             logger.warning(
                 "no queue to consume: %s; looking again in %s s",
+                exc.reply_text,
+                MISSING_QUEUE_PAUSE_S,
+            )
+            time.sleep(MISSING_QUEUE_PAUSE_S)
+        elif isinstance(exc, PreconditionFailed):
+            logger.warning(
+                "RabbitMQ closed the channel: %s; connecting again in %s s",
                 exc.reply_text,
                 MISSING_QUEUE_PAUSE_S,
             )
