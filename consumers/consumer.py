@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import Any
 
-from amqp.exceptions import NotFound, PreconditionFailed
+from amqp.exceptions import NotFound, PreconditionFailed, RecoverableConnectionError
 from celery.app.task import Context
 from celery.concurrency import prefork, solo
 from celery.utils.log import get_logger
@@ -44,9 +44,9 @@ logger = get_logger(__name__)
 MISSING_QUEUE_PAUSE_S = 0.5
 # How many jobs may wait for a slot in the pool itself, where a revoke does not reach them.
 AHEAD = 16
-# Between attempts to connect, longer each time; an attempt itself may take four seconds, and the
-# worker is to consume within five of the network's return.
-RETRY_FIRST_S, RETRY_MOST_S = 0.5, 1.0
+# Between attempts to connect, longer each time, and how long each may take: the worker is to
+# consume within five seconds of the network's return.
+RETRY_FIRST_S, RETRY_MOST_S, ATTEMPT_S = 0.5, 1.0, 4.0
 # Between looks for children that have died. Celery hears of a death at once, but where the process
 # is not gone yet when it looks, it looks again after five seconds.
 LOST_CHILD_S = 0.5
@@ -100,6 +100,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Celery takes it away under gevent, whose sockets once did not get over the first one; then
+        # an attempt to connect may take minutes.
+        self.app.conf.broker_connection_timeout = ATTEMPT_S
         # A queue that is replaced is gone for a moment, and past the consumer time-out RabbitMQ
         # before 4.3 closes the channel; Celery would end the worker.
         self.connection_errors = (*self.connection_errors, NotFound, PreconditionFailed)
@@ -173,6 +176,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             callback=turn,
         )
         self.first_connection_attempt = False
+        if not self.hub:
+            # Whoever finds it lost would make it anew by itself, without a consumer.
+            found._ensure_connection = partial(_still_connected, found)
         return found
 
     def on_close(self) -> None:
@@ -319,3 +325,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
             )
             time.sleep(MISSING_QUEUE_PAUSE_S)
         super().on_connection_error_after_connected(exc)
+
+
+def _still_connected(connection: Any, *_: Any, **__: Any) -> Any:
+    """Return what a connection of kombu's is connected by; raise where it is lost."""
+    if not connection.connected:
+        raise RecoverableConnectionError("the connection is lost")
+    return connection._connection
