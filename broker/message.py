@@ -1,4 +1,4 @@
-"""The message on the wire: Celery's task protocol 2 with our headers, written and read.
+"""The message on the wire: Celery's task protocol 2 with our headers.
 
 The format is written down in ``docs/reference/message.md``. Everything here is pure: the time is
 an argument.
@@ -14,13 +14,15 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from broker.body import Body, Serializer, decode, encode
+from broker.body import Body, Serializer, encode
 from broker.contracts import PRIORITIES, Contract, Job
 from broker.errors import InvalidArguments, InvalidMessage
 
 PUBLISHED = "rabbitry-published"
 DEADLINE = "rabbitry-deadline"
 CALL = "rabbitry-call"
+# Of a call: whether its caller wants to be told that it has begun, and how far it is.
+NEWS = "rabbitry-news"
 SIGNATURE = "rabbitry-signature"
 STARTED = "rabbitry-started"
 FINISHED = "rabbitry-finished"
@@ -238,70 +240,6 @@ def compressed(job: str, content: bytes, compression: str) -> tuple[bytes, str]:
     return smaller, kind
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a worker answered.
-
-    Attributes:
-        task_id: the id of the job.
-        failed: whether the task raised.
-        result: what it returned, or None.
-        error: for a failure the class's name, the text and the traceback's text.
-        published_ms, started_ms, finished_ms: milliseconds since 1970-01-01 UTC, or None where the
-            worker does not say (a plain Celery worker).
-        worker: its name, or None.
-    """
-
-    task_id: str
-    failed: bool
-    result: Any = None
-    error: tuple[str, str, str] | None = None
-    published_ms: int | None = None
-    started_ms: int | None = None
-    finished_ms: int | None = None
-    worker: str | None = None
-
-
-# Celery's states that end a task; others (STARTED, RETRY) are news on the way.
-_FINAL = {"SUCCESS": False, "FAILURE": True, "REVOKED": True}
-
-
-def read_reply(
-    content: bytes | memoryview | str, *, content_type: str, headers: Mapping[str, Any]
-) -> Reply | None:
-    """Read a reply; None for one that is only news of a task under way.
-
-    Raises:
-        InvalidMessage: it cannot be decoded, or is no reply.
-    """
-    value = decode(content, content_type)
-    if not isinstance(value, dict) or not isinstance(value.get("status"), str):
-        raise InvalidMessage("the reply is not a result message of Celery's")
-    failed = _FINAL.get(value["status"])
-    if failed is None:
-        return None
-    result, error = value.get("result"), None
-    if failed:
-        detail = result if isinstance(result, dict) else {}
-        module, name = detail.get("exc_module"), str(detail.get("exc_type") or "Exception")
-        if module and module not in ("builtins", "None"):
-            name = f"{module}.{name}"
-        text = detail.get("exc_message", result if not detail else "")
-        if isinstance(text, (list, tuple)):
-            text = ", ".join(map(str, text))
-        result, error = None, (name, str(text), str(value.get("traceback") or ""))
-    return Reply(
-        task_id=str(value.get("task_id")),
-        failed=failed,
-        result=result,
-        error=error,
-        published_ms=_int_or_none(headers.get(PUBLISHED)),
-        started_ms=_int_or_none(headers.get(STARTED)),
-        finished_ms=_int_or_none(headers.get(FINISHED)),
-        worker=headers.get(WORKER),
-    )
-
-
 def short_repr(value: Any) -> str:
     """Return a short text of arguments for logs: arrays as dtype and shape, long ones cut."""
     kind = type(value)
@@ -375,10 +313,6 @@ def _is_short(text: Any) -> bool:
         return isinstance(text, str) and len(text.encode()) <= SHORT_STRING_BYTES
     except UnicodeEncodeError:
         return False
-
-
-def _int_or_none(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 @cache

@@ -25,8 +25,9 @@ from broker.errors import (
     RabbitryError,
     RemoteError,
 )
-from broker.message import Reply, job_message, read_reply
+from broker.message import job_message
 from broker.receipt import Receipt, Routed
+from broker.reply import Reply, read_reply
 from broker.topology import Topology
 
 logger = logging.getLogger("rabbitry.call")
@@ -280,7 +281,7 @@ class Caller:
             error.__cause__ = exc
             _finish(call, error=error)
             return
-        if reply is None:
+        if not isinstance(reply, Reply):
             with self._lock:
                 self._calls[call.id] = call
             return

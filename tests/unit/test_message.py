@@ -1,4 +1,4 @@
-"""Jobs and replies on the wire."""
+"""Jobs on the wire."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from celery import Celery
 
-from broker.body import decode, encode
+from broker.body import decode
 from broker.contracts import Contract, Job
 from broker.errors import InvalidArguments, InvalidMessage
-from broker.message import job_message, read_reply, short_repr
+from broker.message import job_message, short_repr
 
 CONTRACT = Contract("demo.add", "jobs", "normal.demo.add", priority=7, deadline_s=2.5)
 NOW_MS = 1_800_000_000_123
@@ -85,39 +85,6 @@ def test_what_cannot_be_serialised_is_named(value: object) -> None:
 def test_an_id_longer_than_amqp_takes_is_refused() -> None:
     with pytest.raises(InvalidMessage, match="255 bytes"):
         job_message(CONTRACT, Job("demo.add", id="é" * 128), published_ms=NOW_MS)
-
-
-def test_a_reply_of_celerys_backend_is_read() -> None:
-    body = encode({"task_id": "1", "status": "SUCCESS", "result": [1], "traceback": None})
-    reply = read_reply(body.content, content_type=body.content_type, headers={})
-    assert reply is not None
-    assert (reply.failed, reply.result, reply.started_ms) == (False, [1], None)
-
-
-def test_an_error_in_a_reply_is_named_and_not_rebuilt() -> None:
-    body = encode(
-        {
-            "task_id": "1",
-            "status": "FAILURE",
-            "result": {"exc_type": "Oops", "exc_module": "os.path", "exc_message": ["no", 1]},
-            "traceback": "Traceback …",
-        }
-    )
-    reply = read_reply(body.content, content_type=body.content_type, headers={})
-    assert reply is not None
-    assert reply.error == ("os.path.Oops", "no, 1", "Traceback …")
-
-
-def test_news_on_the_way_are_no_reply() -> None:
-    body = encode({"task_id": "1", "status": "STARTED", "result": None})
-    assert read_reply(body.content, content_type=body.content_type, headers={}) is None
-
-
-@pytest.mark.parametrize("value", [[], "x", {"status": 1}, {}, None])
-def test_what_is_no_reply_is_an_error(value: object) -> None:
-    body = encode(value)
-    with pytest.raises(InvalidMessage):
-        read_reply(body.content, content_type=body.content_type, headers={})
 
 
 def test_arguments_are_described_briefly() -> None:
