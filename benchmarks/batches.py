@@ -98,7 +98,7 @@ def main() -> None:
             "prefetch": PREFETCH,
             "acked together by the bare client": ACKED_TOGETHER,
         },
-        bars=[Bar(BARE, 0.8), Bar("one by one", 4.0)],
+        bars=[Bar(BARE, 0.8)],
     )
     each = ", ".join(f"{name} {statistics.median(them):.0f}" for name, them in busy.items())
     print(f"processor of the first process, microseconds a job: {each}")
