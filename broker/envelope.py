@@ -32,6 +32,7 @@ from broker.message import (
     COMPRESSION,
     DEADLINE,
     EMBED,
+    NEWS,
     PERSISTENT,
     PUBLISHED,
     body_of,
@@ -51,9 +52,9 @@ _header_start = Struct(">BHIHHQ").pack
 _header_end = Struct(">QcBHI").pack
 _BASIC = 60
 # content type and encoding, headers, delivery mode, priority, both ids, timestamp.
-_FLAGS = 0xFCC0.to_bytes(2, "big")
-# The same and expiration.
-_FLAGS_TTL = 0xFDC0.to_bytes(2, "big")
+_FLAGS = 0xFCC0
+# What is there besides, where it is.
+_REPLY_TO_FLAG, _TTL_FLAG = 0x0200, 0x0100
 _BYTES = [bytes((number,)) for number in range(256)]
 _TAIL = plain_json(EMBED)
 
@@ -66,6 +67,7 @@ class Envelope:
         ids: where ids come from.
         serializer: of the arguments.
         exchange, routing_key: where to; the contract's by default.
+        reply_to: the queue that waits for replies; makes each message a call.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Envelope:
         serializer: Serializer = "json",
         exchange: str | None = None,
         routing_key: str | None = None,
+        reply_to: str | None = None,
     ) -> None:
         self.contract = contract
         self.exchange = contract.exchange if exchange is None else exchange
@@ -86,15 +89,21 @@ class Envelope:
         self._kinds: dict[tuple[str, str], bytes] = {}
         self._json = self._kind(JSON, "utf-8")
         self._options = options_of(contract, Job(contract.name))
+        self._reply_to = reply_to
+        self._flags, self._reply_to_bytes = _FLAGS, b""
+        if reply_to is not None:
+            name = reply_to.encode()
+            self._flags, self._reply_to_bytes = _FLAGS | _REPLY_TO_FLAG, _BYTES[len(name)] + name
         self._pid = -1
         self._constant = b""
 
-    def frames(self, job: Job, *, published_ms: int) -> tuple[str, Content]:
+    def frames(self, job: Job, *, published_ms: int, news: bool = False) -> tuple[str, Content]:
         """Return the id of a job's message and its frames; its arguments are checked before.
 
         Args:
             job: what to publish.
             published_ms: the time, milliseconds since 1970-01-01 UTC.
+            news: whether its caller wants to hear when a worker has accepted it.
 
         Raises:
             InvalidMessage: the arguments, headers or ids cannot be put into a message.
@@ -115,6 +124,8 @@ class Envelope:
         id_bytes = (id or self._ids.take()).encode()
         correlation_bytes = correlation_id.encode() if correlation_id else id_bytes
         kind, body, extra = self._body(job)
+        if news:
+            extra += _NEWS
 
         args_text = short_repr(tuple(job.args)).encode()
         kwargs_text = short_repr(dict(job.kwargs)).encode() if job.kwargs else b"{}"
@@ -137,15 +148,15 @@ class Envelope:
                 extra,
             )
         )
-        if ttl_ms is None:
-            flags, expiration = _FLAGS, b""
-        else:
+        flags, between = self._flags, self._reply_to_bytes
+        # As in `job_message`: RabbitMQ does not answer a call that it takes for dead.
+        if ttl_ms is not None and not between:
             text = str(ttl_ms).encode()
-            flags, expiration = _FLAGS_TTL, _BYTES[len(text)] + text
+            flags, between = flags | _TTL_FLAG, _BYTES[len(text)] + text
         # Beside the table: class, weight, size and flags (14), the table's length, mode, priority,
         # the lengths of two ids, and the time.
         ids_size = len(correlation_bytes) + len(id_bytes)
-        size = 14 + len(kind) + 4 + len(table) + 4 + ids_size + len(expiration) + 8
+        size = 14 + len(kind) + 4 + len(table) + 4 + ids_size + len(between) + 8
         if size > FRAME_MAX - OVERHEAD_BYTES:
             raise InvalidMessage(
                 f"the headers of job {self.contract.name!r} have {len(table)} bytes; they must fit"
@@ -155,7 +166,7 @@ class Envelope:
         parts = (
             self._method,
             _header_start(HEADER, CHANNEL, size, _BASIC, 0, len(body)),
-            flags,
+            flags.to_bytes(2, "big"),
             kind,
             _length(len(table)),
             table,
@@ -163,7 +174,7 @@ class Envelope:
             _BYTES[priority],
             _BYTES[len(correlation_bytes)],
             correlation_bytes,
-            expiration,
+            between,
             _BYTES[len(id_bytes)],
             id_bytes,
             _header_end(published_ms // 1000, END, BODY, CHANNEL, len(body))
@@ -207,7 +218,9 @@ class Envelope:
 
     def _encode_constant(self) -> None:
         """Encode what all jobs have in common; anew after a fork, since they name the process."""
-        pattern = job_message(self.contract, Job(self.contract.name), published_ms=0)
+        pattern = job_message(
+            self.contract, Job(self.contract.name), published_ms=0, reply_to=self._reply_to
+        )
         constant = {key: each for key, each in pattern.headers.items() if key not in _VARYING}
         self._constant = table_entries(constant) + _PUBLISHED
         self._pid = os.getpid()
@@ -223,6 +236,7 @@ def _key(name: str, kind: bytes) -> bytes:
 
 _PUBLISHED = _key(PUBLISHED, b"L")
 _DEADLINE = _key(DEADLINE, b"L")
+_NEWS = _key(NEWS, b"t") + b"\x01"
 _LISTS = (tuple, list)
 _MODE = _BYTES[PERSISTENT]
 assert _TAIL is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,17 +14,16 @@ from typing import Any
 from broker.body import Serializer
 from broker.confirmed import MAX_MESSAGE_BYTES, PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
 from broker.connection import address_of
-from broker.contracts import Contract, Job, contract_of
+from broker.contracts import Contract, Job
 from broker.delays import Delays
 from broker.envelope import Envelope
 from broker.errors import InvalidInput, MessageTooLarge, OutboxError, RabbitryError
-from broker.ids import Ids
 from broker.message import Message, job_message
 from broker.observer import Observer
 from broker.receipt import Receipt
 from broker.topology import Topology
 from producers.delays import delayed_message, wait_of
-from producers.expiry import may_expire
+from producers.envelopes import Envelopes
 from producers.outbox.relay import Outbox
 from producers.outbox.stored import Stored
 from producers.refusals import Refusals
@@ -69,11 +67,9 @@ class Publisher:
         self._serializer = serializer
         self._window = window
         self._clock = clock
-        self._contracts: dict[str, Contract] = {}
-        self._envelopes: dict[str, Envelope] = {}
-        self._ids = Ids()
         self._delays = Delays(topology)
         self._routes = Routes(topology)
+        self._envelopes = Envelopes(topology, routes=self._routes, serializer=serializer)
         address = address_of(topology, url)
         make_channel = partial(
             ConfirmedChannel,
@@ -181,7 +177,7 @@ class Publisher:
         )
 
     def _hand_over(self, job: Job, *, timeout_s: float, stream: bool = False) -> Receipt:
-        envelope = self._envelopes.get(job.name) or self._envelope(job.name)
+        envelope = self._envelopes[job.name]
         span = start_span(envelope.contract, job)
         if span is None:
             return self._send(envelope, job, timeout_s=timeout_s, stream=stream)
@@ -237,11 +233,6 @@ class Publisher:
             message, exchange=exchange, routing_key=contract.routing_key, timeout_s=timeout_s
         )
 
-    def _envelope(self, name: str) -> Envelope:
-        envelope = Envelope(self.contract(name), ids=self._ids, serializer=self._serializer)
-        self._envelopes[name] = envelope
-        return envelope
-
     def publish_many(
         self,
         jobs: Iterable[Job | tuple[Any, ...]],
@@ -294,12 +285,7 @@ class Publisher:
 
     def contract(self, name: str) -> Contract:
         """Return the contract of a job. Raises UnknownJob."""
-        contract = self._contracts.get(name)
-        if contract is None:
-            contract = contract_of(self.topology, name)
-            expires = may_expire(self._routes, contract.exchange, contract.routing_key)
-            contract = self._contracts[name] = replace(contract, expires=expires)
-        return contract
+        return self._envelopes[name].contract
 
     @property
     def blocked(self) -> str | None:

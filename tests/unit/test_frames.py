@@ -28,7 +28,7 @@ from broker.frames import (
     wire_bytes,
 )
 from broker.ids import BATCH, Ids
-from broker.message import Message, job_message
+from broker.message import CALL, NEWS, Message, job_message
 
 CONTRACT = Contract("demo.add", "jobs", "normal.demo.add", priority=7, deadline_s=2.5)
 NOW_MS = 1_800_000_000_123
@@ -182,15 +182,20 @@ jobs = st.builds(
 )
 
 
-@given(job=jobs, serializer=st.sampled_from(["json", "msgpack"]), expires=st.booleans())
+@given(
+    job=jobs,
+    serializer=st.sampled_from(["json", "msgpack"]),
+    expires=st.booleans(),
+    reply_to=st.sampled_from([None, "rabbitry.reply.x"]),
+)
 def test_a_job_in_its_envelope_equals_its_message_header_by_header(
-    job: Job, serializer: Any, expires: bool
+    job: Job, serializer: Any, expires: bool, reply_to: str | None
 ) -> None:
     options: dict[str, Any] = {"published_ms": NOW_MS}
     contract = replace(CONTRACT, expires=expires)
-    envelope = Envelope(contract, ids=Ids(), serializer=serializer)
+    envelope = Envelope(contract, ids=Ids(), serializer=serializer, reply_to=reply_to)
     try:
-        message = job_message(contract, job, serializer=serializer, **options)
+        message = job_message(contract, job, serializer=serializer, reply_to=reply_to, **options)
     except InvalidMessage:
         with pytest.raises(InvalidMessage):
             envelope.frames(job, **options)
@@ -208,7 +213,8 @@ def test_a_job_in_its_envelope_equals_its_message_header_by_header(
             if job.correlation_id is None:
                 assert made.pop("correlation_id")
     assert ours == theirs
-    assert ("expiration" in ours) == expires
+    assert ("expiration" in ours) == (expires and reply_to is None)
+    assert ours.get("reply_to") == reply_to
     assert body == their_body
     assert by_pika(written(content))[2] == body
 
@@ -218,6 +224,15 @@ def test_the_envelope_names_where_it_goes() -> None:
     method, basic, _ = by_pika(written(envelope.frames(Job("demo.add"), published_ms=NOW_MS)[1]))
     assert (method.exchange, method.routing_key) == ("later", "in.5s")
     assert basic.headers["rabbitry-deadline"] == NOW_MS + 2500
+
+
+def test_a_call_says_whether_its_caller_wants_news() -> None:
+    envelope = Envelope(CONTRACT, ids=Ids(), reply_to="replies")
+    for news in (False, True):
+        _, content = envelope.frames(Job("demo.add"), published_ms=NOW_MS, news=news)
+        properties, _ = by_amqp(written(content))
+        assert properties["application_headers"].get(NEWS, False) is news
+        assert properties["application_headers"][CALL] is True
 
 
 def test_a_large_body_is_not_copied() -> None:
