@@ -117,6 +117,11 @@ class ConfirmedChannel:
         self._be_here()
         return self._loop
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the next `publish` need not wait; another thread may be quicker."""
+        return not self._under_way.full
+
     def publish(
         self,
         message: Message,

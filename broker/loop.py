@@ -265,6 +265,8 @@ class ConnectionLoop:
         except BrokerUnavailable as exc:
             # The closure outlives the except clause, which deletes its own name.
             error = exc
+            if connection is not None:
+                connection.collect(socket_timeout=CLOSE_TIMEOUT_S)
             self.soon(lambda: self._connect_failed(error))
         # Whatever it is, a thread that ends without a word would keep the loop waiting for ever.
         except Exception as exc:
@@ -338,7 +340,7 @@ class ConnectionLoop:
             wire.give_back(timeout_s=CONNECT_TIMEOUT_S)
             self._owner.open_channel(connection.connection, again=True)
         except Exception as exc:
-            if not isinstance(exc, (OSError, AMQPError)):
+            if not isinstance(exc, (OSError, AMQPError, BrokerUnavailable)):
                 logger.exception("opening a channel met an error of its own")
             error = exc
             self.soon(lambda: self._open_again_failed(error))

@@ -2,92 +2,48 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 from broker.body import Serializer
-from broker.confirmed import PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
-from broker.connection import address_of
-from broker.contracts import Contract, Job, contract_of
-from broker.errors import (
-    CallTimeout,
-    InvalidArguments,
-    InvalidInput,
-    InvalidMessage,
-    InvalidReply,
-    OutcomeUnknown,
-    RabbitryError,
-    RemoteError,
-)
-from broker.message import job_message
-from broker.receipt import Receipt, Routed
-from broker.reply import Reply, read_reply
+from broker.confirmed import MAX_MESSAGE_BYTES, PUBLISH_TIMEOUT_S, WINDOW
+from broker.contracts import Job
+from broker.errors import InvalidInput
+from broker.observer import Observer
 from broker.topology import Topology
+from producers.calls.call import Call, Timing
+from producers.calls.line import Line
+from producers.calls.mapping import as_completed, as_completed_later, in_order, in_order_later
+from producers.calls.streams import stream, stream_later
 
-logger = logging.getLogger("rabbitry.call")
+__all__ = ["CALL_TIMEOUT_S", "Call", "Caller", "Job", "Timing"]
 
-# RabbitMQ's pseudo-queue: a reply goes straight to the channel that asked ("Direct Reply-to").
-DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 CALL_TIMEOUT_S = 30.0
-# Futures ahead of the one that `map` yields next; bounds its memory.
-MAP_AHEAD = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the time of a call went, by the clocks of producer and worker.
-
-    Attributes:
-        waited_s: seconds from publishing to the start of the task; None where the worker does
-            not say.
-        ran_s: seconds that the task took; None where the worker does not say.
-        total_s: seconds from submitting to the reply, by the producer's clock alone.
-        worker: name of the worker that answered, or None.
-    """
-
-    waited_s: float | None
-    ran_s: float | None
-    total_s: float
-    worker: str | None
-
-
-class Call(Future[Any]):
-    """The future of one call: resolves to the result, or raises what became of it.
-
-    Attributes:
-        id: of the job.
-        job: its name.
-        timing: where the time went, once the reply has come.
-    """
-
-    def __init__(self, *, id: str, job: str, timeout_s: float) -> None:
-        super().__init__()
-        self.id = id
-        self.job = job
-        self.timeout_s = timeout_s
-        self.timing: Timing | None = None
-        self.started = time.monotonic()
-        self.receipt: Receipt | None = None
 
 
 class Caller:
     """Calls the jobs of a topology; one connection, safe to share between threads.
 
-    Replies come by direct reply-to: no queue is declared, and the caller needs neither read nor
-    configure rights.
+    Replies come into a queue of its own, so that calls survive a lost connection; its user needs
+    the role ``caller``. With `one_shot` they come by direct reply-to, for which nothing is declared
+    and no right needed; a lost connection then ends the calls that were under way.
+
+    After a fork the child has a queue and a connection of its own from its first call on, and none
+    of its parent's calls.
 
     Args:
         topology: says which jobs there are and where they go.
         url: where RabbitMQ is; by default RABBITRY_URL, the file's, the private node's.
+        one_shot: whether it declares nothing; for few calls.
         serializer: of the arguments, ``json`` or ``msgpack``.
         window: how many requests may wait for their confirms at a time.
+        max_message_bytes: the largest body that RabbitMQ takes, its ``max_message_size``.
         clock: seconds since 1970-01-01 UTC.
+        metrics: counts requests; `producers.metrics.PublisherMetrics` does so for Prometheus.
+
+    Use it as a context manager, or call `close`.
     """
 
     def __init__(
@@ -95,25 +51,42 @@ class Caller:
         topology: Topology,
         url: str | None = None,
         *,
+        one_shot: bool = False,
         serializer: Serializer = "json",
         window: int = WINDOW,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
         clock: Callable[[], float] = time.time,
+        metrics: Observer | None = None,
     ) -> None:
         self.topology = topology
-        self.unknown_replies = 0
-        self._serializer = serializer
-        self._clock = clock
-        self._contracts: dict[str, Contract] = {}
-        self._calls: dict[str, Call] = {}
-        self._lock = threading.Lock()
-        address = address_of(topology, url)
-        self._channel = ConfirmedChannel(
-            address,
-            name="rabbitry-caller",
+        self._line = Line(
+            topology,
+            url,
+            one_shot=one_shot,
+            serializer=serializer,
             window=window,
-            on_channel=self._consume_replies,
-            on_lost=self._replies_lost,
+            max_message_bytes=max_message_bytes,
+            clock=clock,
+            metrics=metrics,
         )
+
+    @property
+    def reply_to(self) -> str:
+        """The queue that replies come into."""
+        return self._line.reply_to
+
+    @property
+    def unknown_replies(self) -> int:
+        """How many replies have come to no call under way, and were dropped.
+
+        Too late ones are among them, and those to calls that were given up.
+        """
+        return self._line.unknown_replies
+
+    @property
+    def blocked(self) -> str | None:
+        """RabbitMQ's reason while an alarm blocks publishing, else None."""
+        return self._line.blocked
 
     def connect(self, *, timeout_s: float = PUBLISH_TIMEOUT_S) -> None:
         """Wait for the first connection; not needed, but says early what is wrong.
@@ -121,127 +94,11 @@ class Caller:
         Raises:
             Unreachable, AccessRefused, VirtualHostMissing: the first attempt failed.
         """
-        self._channel.loop.wait_connected(timeout_s=timeout_s)
-
-    def call(
-        self, job: str | Job, *args: Any, timeout_s: float = CALL_TIMEOUT_S, **kwargs: Any
-    ) -> Any:
-        """Call a job and wait for its result; options as for `submit`.
-
-        Raises:
-            RemoteError: the task raised.
-            CallTimeout: no reply within `timeout_s` seconds.
-            Unroutable, Rejected, OutcomeUnknown: the request did not arrive, or nobody knows.
-            UnknownJob, InvalidArguments, InvalidMessage: nothing was sent.
-        """
-        call = self.submit(job, *args, timeout_s=timeout_s, **kwargs)
-        try:
-            return call.result()
-        except BaseException:
-            call.cancel()
-            raise
-
-    def submit(
-        self,
-        job: str | Job,
-        *args: Any,
-        id: str | None = None,
-        priority: int | None = None,
-        timeout_s: float = CALL_TIMEOUT_S,
-        **kwargs: Any,
-    ) -> Call:
-        """Call a job without waiting; returns a future that always ends by its deadline.
-
-        Args:
-            job: a job's name, or a `Job`, which brings its own arguments and options.
-            args, kwargs: arguments of the task; numpy arrays anywhere within.
-            id: unique; made up by default.
-            priority: 0-31; the contract's by default.
-            timeout_s: seconds until the reply must be here; also the message's deadline, after
-                which no worker begins it.
-
-        Raises:
-            UnknownJob, InvalidArguments, InvalidMessage: nothing was sent.
-        """
-        if isinstance(job, str):
-            job = Job(job, args, kwargs, id=id, priority=priority)
-        elif args or kwargs:
-            raise InvalidInput("a Job brings its own arguments; give either a Job or a name")
-        if not timeout_s > 0:
-            raise InvalidArguments(
-                f"a call of {job.name!r} needs a timeout of more than 0 seconds, not {timeout_s!r}",
-                job=job.name,
-            )
-        contract = self._contracts.get(job.name)
-        if contract is None:
-            contract = self._contracts[job.name] = contract_of(self.topology, job.name)
-        contract.check(job.args, job.kwargs)
-        deadline_s = timeout_s if job.deadline_s is None else min(job.deadline_s, timeout_s)
-        message = job_message(
-            contract,
-            # The reply finds its call by the message's own id.
-            replace(job, deadline_s=deadline_s, correlation_id=None),
-            published_ms=round(self._clock() * 1000),
-            reply_to=DIRECT_REPLY_TO,
-            serializer=self._serializer,
-        )
-        call = Call(id=message.id, job=job.name, timeout_s=timeout_s)
-        with self._lock:
-            if message.id in self._calls:
-                raise InvalidArguments(
-                    f"a call with the id {message.id!r} is under way already", job=job.name
-                )
-            self._calls[message.id] = call
-        deadline = call.started + timeout_s
-        self._channel.loop.soon(
-            lambda: self._channel.loop.call_at(deadline, lambda: self._timed_out(call))
-        )
-        receipt = self._channel.publish(
-            message,
-            exchange=contract.exchange,
-            routing_key=contract.routing_key,
-            timeout_s=timeout_s,
-        )
-        call.receipt = receipt
-        receipt.add_done_callback(lambda receipt: self._published(call, receipt))
-        return call
-
-    def map(
-        self,
-        job: str,
-        items: Iterable[Any],
-        *,
-        timeout_s: float = CALL_TIMEOUT_S,
-        **kwargs: Any,
-    ) -> Iterator[Any]:
-        """Call a job once for each item, as its first argument; yields the results in order.
-
-        Args:
-            job: a job's name.
-            items: the first arguments.
-            timeout_s: seconds for each call.
-            kwargs: keyword arguments that all calls share, and `submit`'s options.
-
-        Raises:
-            Whatever `call` raises, when the result of that item is due.
-        """
-        pending: list[Call] = []
-        iterator = iter(items)
-        try:
-            for item in iterator:
-                pending.append(self.submit(job, item, timeout_s=timeout_s, **kwargs))
-                while pending and (pending[0].done() or len(pending) >= MAP_AHEAD):
-                    yield pending.pop(0).result()
-            while pending:
-                yield pending.pop(0).result()
-        finally:
-            for call in pending:
-                call.cancel()
+        self._line.connect(timeout_s=timeout_s)
 
     def close(self) -> None:
-        """Close the connection; calls that are still under way end as `OutcomeUnknown`."""
-        self._channel.close(timeout_s=0.0)
-        self._fail_all("the caller was closed")
+        """Delete the queue and close the connection; calls under way end as `OutcomeUnknown`."""
+        self._line.close()
 
     def __enter__(self) -> Caller:
         return self
@@ -254,117 +111,175 @@ class Caller:
     ) -> None:
         self.close()
 
-    # -- in the connection's thread -------------------------------------------------------
+    # -- one call -------------------------------------------------------------------------
 
-    def _consume_replies(self, channel: Any) -> None:
-        channel.basic_consume(DIRECT_REPLY_TO, no_ack=True, callback=self._on_reply)
+    def call(
+        self, job: str | Job, *args: Any, timeout_s: float = CALL_TIMEOUT_S, **kwargs: Any
+    ) -> Any:
+        """Call a job and wait for its result; options as for `submit`.
 
-    def _on_reply(self, message: Any) -> None:
-        properties = message.properties
-        call = self._take(properties.get("correlation_id"))
-        if call is None:
-            self.unknown_replies += 1
-            logger.info("a reply to no call of ours was dropped: %s", properties)
-            return
+        Raises:
+            RemoteError: the task raised.
+            CallTimeout: no reply within `timeout_s` seconds.
+            InvalidReply: a reply came that cannot be read.
+            Unroutable, Rejected, OutcomeUnknown: the request did not arrive, or nobody knows.
+            UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: nothing was sent.
+        """
+        call = self.submit(job, *args, timeout_s=timeout_s, **kwargs)
         try:
-            reply = read_reply(
-                message.body,
-                content_type=properties.get("content_type", ""),
-                headers=properties.get("application_headers") or {},
-            )
-        except InvalidMessage as exc:
-            error = InvalidReply(
-                f"the reply to {call.job!r} ({call.id}) cannot be read: {exc}",
-                job=call.job,
-                message_id=call.id,
-            )
-            error.__cause__ = exc
-            _finish(call, error=error)
-            return
-        if not isinstance(reply, Reply):
-            with self._lock:
-                self._calls[call.id] = call
-            return
-        call.timing = _timing(call, reply)
-        if reply.error is not None:
-            name, text, traceback = reply.error
-            _finish(
-                call,
-                error=RemoteError(
-                    job=call.job,
-                    message_id=call.id,
-                    remote_class=name,
-                    remote_message=text,
-                    remote_traceback=traceback,
-                ),
-            )
-        else:
-            _finish(call, result=reply.result)
+            return call.result()
+        except BaseException:
+            call.cancel()
+            raise
 
-    def _published(self, call: Call, receipt: Receipt) -> None:
-        outcome = receipt.outcome
-        if isinstance(outcome, Routed) or outcome is None:
-            return
-        if isinstance(outcome, OutcomeUnknown) and outcome.sent:
-            return  # the reply may still come; the call's own deadline decides
-        if self._take(call.id) is not None:
-            _finish(call, error=outcome)
+    async def acall(
+        self, job: str | Job, *args: Any, timeout_s: float = CALL_TIMEOUT_S, **kwargs: Any
+    ) -> Any:
+        """Do as `call`, for coroutines; cancelling the task that awaits cancels the call."""
+        return await (await self.asubmit(job, *args, timeout_s=timeout_s, **kwargs))
 
-    def _timed_out(self, call: Call) -> None:
-        if call.receipt is not None and not call.receipt.sent:
-            return  # its publish ends at the same time and knows why it was never sent
-        if self._take(call.id) is not None:
-            error = CallTimeout(job=call.job, message_id=call.id, timeout_s=call.timeout_s)
-            _finish(call, error=error)
+    def submit(
+        self,
+        job: str | Job,
+        *args: Any,
+        id: str | None = None,
+        priority: int | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+        news: bool = False,
+        **kwargs: Any,
+    ) -> Call:
+        """Call a job without waiting; returns a future that always ends by its deadline.
 
-    def _replies_lost(self, error: RabbitryError) -> None:
-        # A direct reply goes to the channel that asked, and that one is gone. Requests that were
-        # not confirmed yet, or not even handed over, are sent on the next and ask anew.
-        with self._lock:
-            gone = [call for call in self._calls.values() if call.receipt and call.receipt.done]
-            for call in gone:
-                del self._calls[call.id]
-        for call in gone:
-            _finish(call, error=_unknown(call, str(error)))
+        It waits where the window is full of requests that RabbitMQ has not confirmed. A keyword
+        argument of the job that is named as one of these options is given with
+        `Job(name, args, kwargs)`.
 
-    def _fail_all(self, reason: str) -> None:
-        with self._lock:
-            calls, self._calls = list(self._calls.values()), {}
-        for call in calls:
-            _finish(call, error=_unknown(call, reason))
+        Args:
+            job: a job's name, or a `Job`, which brings its own arguments and options.
+            args, kwargs: arguments of the task; numpy arrays anywhere within.
+            id: unique; made up by default.
+            priority: 0-31; the contract's by default.
+            timeout_s: seconds until the reply must be here; also the message's deadline, after
+                which no worker begins it.
+            news: whether the worker is to tell that it has begun, and how far it is:
+                `Call.on_accepted` and `Call.on_progress`.
 
-    def _take(self, id: str | None) -> Call | None:
-        with self._lock:
-            return None if id is None else self._calls.pop(id, None)
+        Raises:
+            UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: nothing was sent.
+        """
+        return self._line.submit(
+            _job_of(job, args, kwargs, id=id, priority=priority), timeout_s=timeout_s, news=news
+        )
+
+    async def asubmit(
+        self,
+        job: str | Job,
+        *args: Any,
+        id: str | None = None,
+        priority: int | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+        news: bool = False,
+        **kwargs: Any,
+    ) -> Call:
+        """Do as `submit`, without keeping the event loop where the window is full."""
+        job = _job_of(job, args, kwargs, id=id, priority=priority)
+        return await self._line.submit_later(job, timeout_s=timeout_s, news=news)
+
+    # -- news, and many calls -------------------------------------------------------------
+
+    def stream(
+        self,
+        job: str | Job,
+        *args: Any,
+        id: str | None = None,
+        priority: int | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """Call a job, and yield what its worker tells on the way, and the result as the last.
+
+        What it tells are `Accepted` and `Progress`. Of those that nobody has taken the last 1,000
+        are kept. Closing the iterator before its end cancels the call. Arguments as for `submit`.
+
+        Raises:
+            Whatever `call` raises; what is wrong with the arguments at once.
+        """
+        job = _job_of(job, args, kwargs, id=id, priority=priority)
+        return stream(lambda on_news: self._line.submit(job, timeout_s=timeout_s, on_news=on_news))
+
+    def astream(
+        self,
+        job: str | Job,
+        *args: Any,
+        id: str | None = None,
+        priority: int | None = None,
+        timeout_s: float = CALL_TIMEOUT_S,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """Do as `stream`, for coroutines; the call is made when the first of it is awaited."""
+        job = _job_of(job, args, kwargs, id=id, priority=priority)
+        return stream_later(
+            lambda on_news: self._line.submit_later(job, timeout_s=timeout_s, on_news=on_news)
+        )
+
+    def map(
+        self,
+        job: str,
+        items: Iterable[Any],
+        *,
+        ordered: bool = True,
+        timeout_s: float = CALL_TIMEOUT_S,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """Call a job once for each item, as its first argument, and yield the results.
+
+        At most 1,000 calls are ahead of what has been yielded, so that any number of items can
+        be gone through in constant memory. Leaving the iterator cancels those.
+
+        Args:
+            job: a job's name.
+            items: the first arguments.
+            ordered: whether results come in the order of the items; otherwise as they come in,
+                each in a pair behind its item's number, counting from 0.
+            timeout_s: seconds for each call.
+            kwargs: keyword arguments that all calls share, and `submit`'s options.
+
+        Raises:
+            Whatever `call` raises, when the result of that item is due.
+        """
+
+        def submit(item: Any) -> Call:
+            return self.submit(job, item, timeout_s=timeout_s, **kwargs)
+
+        return in_order(submit, items) if ordered else as_completed(submit, items)
+
+    def amap(
+        self,
+        job: str,
+        items: Iterable[Any],
+        *,
+        ordered: bool = True,
+        timeout_s: float = CALL_TIMEOUT_S,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """Do as `map`, for coroutines."""
+
+        async def submit(item: Any) -> Call:
+            return await self.asubmit(job, item, timeout_s=timeout_s, **kwargs)
+
+        return in_order_later(submit, items) if ordered else as_completed_later(submit, items)
 
 
-def _finish(call: Call, *, result: Any = None, error: BaseException | None = None) -> None:
-    if not call.set_running_or_notify_cancel():
-        return  # cancelled by who submitted it
-    if error is not None:
-        call.set_exception(error)
-    else:
-        call.set_result(result)
-
-
-def _unknown(call: Call, reason: str) -> OutcomeUnknown:
-    receipt = call.receipt
-    return OutcomeUnknown(
-        message_id=call.id,
-        exchange=receipt.exchange if receipt else "",
-        routing_key=receipt.routing_key if receipt else "",
-        sent=receipt is None or receipt.sent,
-        reason=reason,
-    )
-
-
-def _timing(call: Call, reply: Reply) -> Timing:
-    def seconds(start: int | None, end: int | None) -> float | None:
-        return None if start is None or end is None else max(0, end - start) / 1000
-
-    return Timing(
-        waited_s=seconds(reply.published_ms, reply.started_ms),
-        ran_s=seconds(reply.started_ms, reply.finished_ms),
-        total_s=time.monotonic() - call.started,
-        worker=reply.worker,
-    )
+def _job_of(
+    job: str | Job,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    id: str | None,
+    priority: int | None,
+) -> Job:
+    if isinstance(job, str):
+        return Job(job, args, kwargs, id=id, priority=priority)
+    if args or kwargs:
+        raise InvalidInput("a Job brings its own arguments; give either a Job or a name")
+    return job

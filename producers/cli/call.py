@@ -57,7 +57,7 @@ def call(
     contract_of(topology, name).check((), kwargs)
     if not timeout > 0:
         raise InvalidInput("--timeout must be more than 0 seconds")
-    with Caller(topology, session.url) as caller:
+    with Caller(topology, session.url, one_shot=True) as caller:
         caller.connect(timeout_s=timeout)
         started = time.perf_counter()
         pending = caller.submit(Job(name, (), kwargs, id=id_, priority=priority), timeout_s=timeout)
