@@ -30,11 +30,11 @@
     │   ├── RemoteError              the task raised                    exit 1
     │   ├── CallTimeout              no reply by the deadline           exit 6
     │   └── InvalidReply             a reply that cannot be read        exit 1
+    ├── NoResult, ResultsUnavailable  of stored results (broker.stored)  exit 6, 4
     └── WorkerError                  a daemon (consumers.errors)         exit 1
 
-Each message is one sentence that names the object and the next step; passwords never
-appear. Errors of kombu, py-amqp, httpx and pydantic are turned into these where they
-are met (`broker.connection`, `broker.management`, `broker.topology.load`) and chained.
+Each message is one sentence that names the object and the next step; passwords never appear.
+Errors of libraries are turned into these where they are met (as `broker.connection`), chained.
 """
 
 from __future__ import annotations

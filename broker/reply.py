@@ -216,7 +216,11 @@ def read_reply(
     Raises:
         InvalidMessage: it cannot be decoded, or is no reply.
     """
-    value = decode(content, content_type)
+    return reply_of(decode(content, content_type), headers)
+
+
+def reply_of(value: Any, headers: Mapping[str, Any]) -> Reply | News | None:
+    """Read a reply that is decoded; see `read_reply`."""
     if not isinstance(value, dict) or not isinstance(value.get("status"), str):
         raise InvalidMessage("the reply is not a result message of Celery's")
     status, result = value["status"], value.get("result")

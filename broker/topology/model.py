@@ -21,6 +21,7 @@ from broker.topology.access import User
 from broker.topology.delays import Delays
 from broker.topology.links import Federation, Shovel
 from broker.topology.operation import Limits, OperatorPolicy, Policy
+from broker.topology.results import Results, Serializer, check_backend, completed
 from broker.topology.schedules import Schedule, ScheduleName
 from broker.topology.settings import RETRY_SINCE, known
 from broker.topology.strict import Strict
@@ -58,6 +59,7 @@ __all__ = [
     "Policy",
     "Queue",
     "QueueType",
+    "Results",
     "Retry",
     "Schedule",
     "Shovel",
@@ -125,7 +127,7 @@ class JobSpec(Strict):
     time_limit: PositiveDuration | None = None
     """How long it may run."""
     store: bool = False
-    """Whether its result is kept."""
+    """Whether its result is kept where `results:` says."""
 
 
 class WorkerSpec(Strict):
@@ -226,6 +228,10 @@ class Topology(Strict):
     """Worker daemons by name."""
     once: Once | None = None
     """Where finished jobs of tasks with `once=` are recorded; none may say it, when not given."""
+    results: Results | None = None
+    """Where results are kept of jobs that say `store: true`; none may say it, when not given."""
+    accept: list[Serializer] = []
+    """What else workers read as the body of a job: `pickle`. They always read json and msgpack."""
 
     policies: dict[Named, Policy] = {}
     """Hand-written policies by name, beside those that queues and exchanges compile to."""
@@ -278,6 +284,25 @@ class Topology(Strict):
             return None
         place = self._source.value(("broker", "url")) if self._source else Position("topology")
         return resolve(self.broker.url, environ=environ, position=place)
+
+    def results_url(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        """Return `results.backend` with its ${VAR} and ${file:PATH} resolved, or None.
+
+        Raises:
+            TopologyError: a variable is not set, a file cannot be read, or it is no Redis.
+        """
+        from broker.topology.references import resolve
+        from broker.topology.source import Position
+
+        if self.results is None:
+            return None
+        path = ("results", "backend")
+        place = self._source.value(path) if self._source else Position("topology")
+        url = resolve(self.results.backend, environ=environ, position=place)
+        try:
+            return completed(check_backend(url))
+        except ValueError as exc:
+            raise place.error(f"results.backend: {exc}") from None
 
     @property
     def source(self) -> Source | None:

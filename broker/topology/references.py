@@ -1,8 +1,9 @@
 """``${VAR}``, ``${VAR:-default}`` and ``${file:PATH}`` in the values of a topology file.
 
 What the structure is made of (names, types, settings) is resolved when the file is read, since
-everybody needs it. What may be secret (users, shovels, federation, parameters, the broker's URL)
-is resolved only when somebody needs that value: a worker needs nobody's password but its own.
+everybody needs it. What may be secret (users, shovels, federation, parameters, the URLs of RabbitMQ
+and of the results) is resolved only when somebody needs that value: a worker needs nobody's
+password but its own.
 ``$${`` is ``${`` as it stands.
 """
 
@@ -20,6 +21,8 @@ from broker.topology.source import DataPath, Position, Source
 from broker.topology.strict import Resolved
 
 LAZY = frozenset({"users", "shovels", "federation", "parameters", "global_parameters"})
+# So are these two in sections that are not secret otherwise.
+_URLS = {("broker", "url"), ("results", "backend")}
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _FILE = re.compile(r"\$\{file:(?P<path>[^}]+)\}")
@@ -100,7 +103,7 @@ def resolve_structure(
         if path[:1] and path[0] in LAZY:
             return value
         # A job's arguments are schemas: data of other people.
-        if path == ("broker", "url") or (path[:1] == ("jobs",) and path[2:] == ("arguments",)):
+        if path in _URLS or (path[:1] == ("jobs",) and path[2:] == ("arguments",)):
             return value
         if isinstance(value, dict):
             return {key: walk(inner, (*path, key)) for key, inner in value.items()}

@@ -102,6 +102,10 @@ RULES: Mapping[str, Rule] = {
     "worker-starvation": _DOUBTFUL,
     "health-taken": _WRONG,
     "not-consumed": _WORTH_KNOWING,
+    # Results
+    "store-nowhere": _REFUSED,
+    "pickle-not-accepted": _REFUSED,
+    "accepts-pickle": _DOUBTFUL,
     # Schedules
     "unknown-job": _REFUSED,
     "schedule-arguments": _REFUSED,

@@ -23,6 +23,8 @@ def check_values(topology: Topology) -> Iterator[Finding]:
             text = f"the password stands here for all who read the file; {_HINT}"
             yield finding(("users", name, "password"), "plain-secret", text)
     found: list[tuple[DataPath, Any]] = [(("broker", "url"), topology.broker.url)]
+    if topology.results is not None:
+        found.append((("results", "backend"), topology.results.backend))
     for name, shovel in topology.shovels.items():
         found += [(("shovels", name, key), getattr(shovel, key)) for key in ("src_uri", "dest_uri")]
     for name, upstream in topology.federation.upstreams.items():
