@@ -33,10 +33,12 @@ if TYPE_CHECKING:
         VirtualHostMissing,
     )
     from broker.receipt import Receipt, Routed
+    from broker.stored import NoResult, ResultsUnavailable
     from broker.topology import Topology
     from consumers.job import GiveUp, TryAgain, current_job, current_jobs, job
     from producers.caller import Caller
     from producers.publisher import Publisher
+    from producers.results import Results
 
 _ROOMS = {
     "broker.contracts": ("Job",),
@@ -62,10 +64,12 @@ _ROOMS = {
         "VirtualHostMissing",
     ),
     "broker.receipt": ("Receipt", "Routed"),
+    "broker.stored": ("NoResult", "ResultsUnavailable"),
     "broker.topology": ("Topology",),
     "consumers.job": ("GiveUp", "TryAgain", "current_job", "current_jobs", "job"),
     "producers.caller": ("Caller",),
     "producers.publisher": ("Publisher",),
+    "producers.results": ("Results",),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -73,6 +77,7 @@ __all__ = [  # noqa: RUF022  (in the order of the rooms)
     "Topology",
     "Publisher",
     "Caller",
+    "Results",
     "Job",
     "job",
     "current_job",
@@ -90,11 +95,13 @@ __all__ = [  # noqa: RUF022  (in the order of the rooms)
     "InvalidMessage",
     "InvalidReply",
     "MessageTooLarge",
+    "NoResult",
     "OutcomeUnknown",
     "PublishFailed",
     "RabbitryError",
     "Rejected",
     "RemoteError",
+    "ResultsUnavailable",
     "TopologyError",
     "UnknownJob",
     "Unreachable",

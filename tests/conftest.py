@@ -21,6 +21,7 @@ from hypothesis import settings
 from broker.local.state import Home
 from broker.management import Management
 from tests.rabbitmq import NoRabbitMQ, RabbitMQ, find, home_of_run, is_asked_for
+from tests.redis import NoRedis, Redis, running
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "tests" / "unit"
@@ -136,6 +137,19 @@ def vhost(rabbitmq: RabbitMQ) -> Iterator[str]:
             value = each["value"]
             if isinstance(value, dict) and value.get("vhost") == name:
                 management.delete("global-parameters", each["name"])
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """A Redis of this run, with a password."""
+    with contextlib.ExitStack() as ending:
+        try:
+            server = ending.enter_context(running())
+        except NoRedis as exc:
+            if is_asked_for():
+                pytest.fail(str(exc))
+            pytest.skip(str(exc))
+        yield server
 
 
 @pytest.fixture

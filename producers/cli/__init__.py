@@ -10,6 +10,7 @@ from broker.cli import Session, common_options, print_json, print_table
 from producers.cli.call import call
 from producers.cli.flush import flush
 from producers.cli.publish import publish
+from producers.cli.result import result
 
 
 @click.group()
@@ -74,4 +75,5 @@ def _seconds(value: float | None) -> str:
 
 jobs.add_command(publish)
 jobs.add_command(call)
+jobs.add_command(result)
 jobs.add_command(flush)

@@ -80,7 +80,7 @@ def call(
             note(failure.remote_traceback)
         raise failure
     if not session.json:
-        _print_result(result)
+        print_result(result)
     return EXIT_DONE
 
 
@@ -101,7 +101,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _print_result(result: Any) -> None:
+def print_result(result: Any) -> None:
     """Print a result for people: a mapping line by line, arrays shortened by numpy."""
     if isinstance(result, dict):
         for key, value in result.items():
