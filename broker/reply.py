@@ -14,7 +14,7 @@ from typing import Any
 
 from broker.body import Body, decode, encode
 from broker.case_file import bounded
-from broker.errors import InvalidMessage
+from broker.errors import InvalidInput, InvalidMessage
 from broker.frames import Content, content, publish_method
 from broker.message import FINISHED, PUBLISHED, STARTED, WORKER
 
@@ -133,13 +133,23 @@ def reply_body(
     )
 
 
-def error_of(exc: BaseException, *, module: str | None = None, name: str | None = None) -> Any:
-    """Return an error as it stands in a reply: the class by name, the text of bounded size.
+def progress_of(fraction: float | None, text: str | None, partial: Any) -> dict[str, Any]:
+    """Return progress as it stands in a reply.
 
-    Args:
-        exc: the error.
-        module, name: of its class, where `exc` only stands for it.
+    Raises:
+        InvalidInput: the fraction is no number from 0 to 1, or the text none.
     """
+    if fraction is not None:
+        fraction = _float(fraction)
+        if not _is_fraction(fraction):
+            raise InvalidInput(f"progress is a fraction from 0 to 1, not {fraction!r}")
+    if text is not None and not isinstance(text, str):
+        raise InvalidInput(f"the text of progress must be a text, not {text!r}")
+    return {"fraction": fraction, "text": text, "partial": partial}
+
+
+def error_of(exc: BaseException) -> dict[str, Any]:
+    """Return an error as it stands in a reply: its class by name, its text cut where it is long."""
     kind = type(exc)
     try:
         text = str(exc)
@@ -147,9 +157,9 @@ def error_of(exc: BaseException, *, module: str | None = None, name: str | None 
     except Exception:  # noqa: BLE001
         text = f"<{kind.__name__} that cannot be written as text>"
     return {
-        "exc_type": name or kind.__qualname__,
+        "exc_type": kind.__qualname__,
         "exc_message": [bounded(text, MESSAGE_BYTES)],
-        "exc_module": module or kind.__module__,
+        "exc_module": kind.__module__,
     }
 
 
@@ -263,12 +273,9 @@ def _progress(task_id: str, result: Any) -> Progress:
     if not isinstance(result, dict) or not result.keys() <= {"fraction", "text", "partial"}:
         # What a task of plain Celery's says of itself.
         return Progress(task_id, partial=result)
-    fraction = result.get("fraction")
-    # NaN is in no range.
-    known = type(fraction) in (int, float) and 0 <= fraction <= 1
     return Progress(
         task_id,
-        fraction=float(fraction) if known else None,
+        fraction=_fraction_or_none(result.get("fraction")),
         text=_text_or_none(result.get("text")),
         partial=result.get("partial"),
     )
@@ -294,6 +301,23 @@ _PUBLISHED = _key(PUBLISHED, b"L")
 _STARTED = _key(STARTED, b"L")
 _FINISHED = _key(FINISHED, b"L")
 _WORKER = _key(WORKER, b"S")
+
+
+def _is_fraction(value: Any) -> bool:
+    """Say whether a value is a number from 0 to 1."""
+    # NaN is in no range.
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"progress is a fraction from 0 to 1, not {value!r}") from None
+
+
+def _fraction_or_none(value: Any) -> float | None:
+    return float(value) if _is_fraction(value) else None
 
 
 def _int_or_none(value: Any) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
+from typing import Any
 
 from broker.case_file import MESSAGE_BYTES, TRACEBACK_BYTES, Reason, bounded
 
@@ -29,6 +30,13 @@ class Failure:
 
     def __str__(self) -> str:
         return ": ".join(filter(None, (self.error.rpartition(".")[2], self.message)))
+
+    @property
+    def reply(self) -> tuple[dict[str, Any], str | None]:
+        """The error and its traceback as they stand in a reply to a call."""
+        module, _, name = self.error.rpartition(".")
+        error = {"exc_type": name or "Failure", "exc_message": [self.message], "exc_module": module}
+        return error, self.traceback or None
 
     @classmethod
     def of(cls, reason: Reason, exc: BaseException, *, with_traceback: bool = True) -> Failure:

@@ -7,6 +7,7 @@ the delay ladder where RabbitMQ cannot delay it; either is acknowledged only the
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -136,6 +137,30 @@ class Undertaker:
             known(RETRY_SINCE, each)
             for each in (self._requires, version if isinstance(version, str) else None)
         )
+
+    def after(self, replies: Sequence[Receipt], message: Any, then: Callable[[], Any]) -> None:
+        """Go on with a message once it is known what became of the replies to it.
+
+        Args:
+            replies: how they are sent; one that is dropped has its caller gone, or past its time.
+            message: kombu's; the worker does not stop before.
+            then: called in the loop.
+        """
+        if not replies:
+            then()
+            return
+        left = len(replies)
+        self._open.add(id_ := _key(message))
+
+        def done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._open.discard(id_)
+                then()
+
+        for receipt in replies:
+            receipt.add_done_callback(lambda _: self._soon(done))
 
     def give_back(self, message: Any) -> None:
         """Return a message to its queue without counting it as a failure."""
