@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-QUESTIONS = ("startup", "publish", "consume", "batches", "topology")
+QUESTIONS = ("startup", "publish", "consume", "calls", "batches", "topology")
 
 
 def main() -> int:
