@@ -64,7 +64,7 @@ def test_the_worker_s_limit_ends_a_job_once_and_before_rabbitmq_takes_it_back(
         publisher.publish("demo.add", 1, 2).wait()
     dead = provisioned.address
     until(lambda: ready_in(dead, "jobs.dead") == 1, timeout_s=20, what="the dead letter")
-    until(lambda: "demo.add" in daemon.log, timeout_s=20, what="the next job")
+    until(lambda: "succeeded in" in daemon.log, timeout_s=20, what="the next job")
     (letter,) = inside(provisioned.address, "jobs.dead")
     case = case_file.of(letter.headers)
     assert case is not None
