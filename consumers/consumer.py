@@ -240,9 +240,10 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         self._drop_dispatcher()
         handle = super().create_task_handler(*args, **kwargs)
         waiting, jobs, undertaker = self.app.waiting, self.strategies, self.app.undertaker
+        known = self.app.content_types
 
         def on_message(message: Any) -> Any:
-            problem = problem_of(message, jobs)
+            problem = problem_of(message, jobs, known)
             if problem is not None:
                 return self.give_up(message, problem)
             if waiting.take(message, self) or self.takeover.take(message):

@@ -19,14 +19,15 @@ from celery.app.amqp import AMQP
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_make_aware
 from kombu.compression import compress
+from kombu.exceptions import EncodeError
 from kombu.serialization import dumps
 
-from broker.body import Body
+from broker.body import Body, encode
 from broker.confirmed import PUBLISH_TIMEOUT_S, ConfirmedChannel
 from broker.connection import Address
 from broker.contracts import DEFAULT_PRIORITY
 from broker.delays import Delays, is_of_ladder, was_delayed, without_traces
-from broker.errors import InvalidDelay, InvalidInput
+from broker.errors import InvalidDelay, InvalidInput, InvalidMessage
 from broker.message import ATTEMPT, COMPRESSION, ORIGIN, PERSISTENT, Message, attempt_of
 from broker.receipt import Receipt, Routed
 from broker.topology import Topology
@@ -227,13 +228,18 @@ class _Producer:
             if queue and waiting.comes_from_ladder(exchange):
                 # A retry at once, of what had waited: it goes the way that it came.
                 options |= {"exchange": "", "routing_key": queue}
-            return self._producer.publish(body, **options)
-        content_type, content_encoding, content = dumps(body, options.get("serializer"))
-        content = raw(content, content_encoding)
+            encoded = _encoded(body, options.pop("serializer", None))
+            options |= {
+                "content_type": encoded.content_type,
+                "content_encoding": encoded.content_encoding,
+            }
+            return self._producer.publish(encoded.content, **options)
+        encoded = _encoded(body, options.get("serializer"))
         if compression := options.get("compression"):
-            content, headers["compression"] = compress(content, compression)
+            content, headers["compression"] = compress(encoded.content, compression)
+            encoded = replace(encoded, content=content)
         waiting.send(
-            message_of(Body(content, content_type, content_encoding), headers, options),
+            message_of(encoded, headers, options),
             wait_s=wait_s,
             exchange=exchange,
             routing_key=options.get("routing_key") or "",
@@ -241,6 +247,17 @@ class _Producer:
             timeout_s=options.get("timeout") or PUBLISH_TIMEOUT_S,
         )
         return None
+
+
+def _encoded(body: Any, serializer: str | None) -> Body:
+    """Encode a task's arguments; arrays in them as such, as in a chain."""
+    if serializer is None or serializer in ("json", "msgpack"):
+        try:
+            return encode(body, serializer="msgpack" if serializer == "msgpack" else "json")
+        except InvalidMessage as exc:
+            raise EncodeError(str(exc)) from exc
+    content_type, content_encoding, content = dumps(body, serializer)
+    return Body(raw(content, content_encoding), content_type, content_encoding)
 
 
 def due_of(headers: Mapping[str, Any] | None, timezone: Any) -> float | None:

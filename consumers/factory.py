@@ -16,6 +16,7 @@ from broker.contracts import contracts_of
 from broker.topology import Topology
 from consumers.delays import Waiting, WaitingAMQP
 from consumers.failure.undertaker import Undertaker
+from consumers.kept import Kept, content_types_of, serializers_of
 from consumers.limits import Limits
 from consumers.observer import JobObserver
 from consumers.once.chosen import ChosenStore
@@ -64,11 +65,12 @@ def make_app(topology: Topology, address: Address) -> Celery:
     contracts = contracts_of(topology)
     # Reads the certificates, and says which cannot be read.
     tls = address.ssl_context()
+    kept = Kept.of(topology)
     app = JobApp(
         topology.name,
         # Celery takes the rest of it for options of its own.
         broker=address.url.partition("?")[0],
-        backend="consumers.replies:ReplyBackend",
+        backend=f"consumers.{'replies:ReplyBackend' if kept is None else 'results:StoringBackend'}",
         amqp=WaitingAMQP,
     )
     app.observer = JobObserver()
@@ -77,6 +79,11 @@ def make_app(topology: Topology, address: Address) -> Celery:
     app.undertaker = Undertaker(topology, address)
     app.limits = Limits(topology, app.undertaker.rules)
     app.once = ChosenStore(topology)
+    app.kept = kept
+    app.content_types = content_types_of(topology)
+    accepted = serializers_of(topology, SERIALIZERS)
+    if kept is not None:
+        app.conf.update(kept.settings(), task_annotations=kept.unwanted(topology))
     app.conf.update(
         broker_use_ssl=py_amqp_tls(address) if tls else None,
         broker_heartbeat=HEARTBEAT_S,
@@ -107,8 +114,8 @@ def make_app(topology: Topology, address: Address) -> Celery:
         worker_lost_wait=LOST_WAIT_S,
         task_serializer="json",
         result_serializer="json",
-        accept_content=SERIALIZERS,
-        result_accept_content=SERIALIZERS,
+        accept_content=accepted,
+        result_accept_content=accepted,
         worker_consumer="consumers.consumer:JobConsumer",
         worker_prefetch_multiplier=1,
         worker_detect_quorum_queues=False,

@@ -19,6 +19,7 @@ from consumers.checks import check_pool, check_signatures, load_tasks, worker_of
 from consumers.child import end_with_parent
 from consumers.ending import leave
 from consumers.factory import make_app
+from consumers.kept import check_kept
 from consumers.limits import Limits
 from consumers.logs import TEXT, set_up
 from consumers.needs import check_existence, check_settings
@@ -57,8 +58,8 @@ def run_worker(
 
     Raises:
         WorkerError: there is no such worker, its tasks cannot be imported, its pool cannot run
-            them as they ask for, what is finished of them cannot be recorded, or a queue is not
-            what the file says.
+            them as they ask for, what is finished of them cannot be recorded, their results cannot
+            be kept, or a queue is not what the file says.
         MissingOnBroker: a queue does not exist.
         AccessRefused, VirtualHostMissing: RabbitMQ does not take the user.
         Unreachable: nobody answers, and it is for one shot.
@@ -82,6 +83,7 @@ def run_worker(
     check_store(app)
     letters = {app.undertaker.rules.of(queue).exchange for queue in spec.queues}
     hostname = host_format(default_nodename(f"{name}@%h"))
+    check_kept(app, topology)
     app.conf.broker_transport_options = {"client_properties": client_properties_of(hostname)}
     probes = Probes(app, name, spec, hostname=hostname)
     if where := health or spec.health:

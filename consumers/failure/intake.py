@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Any
 
 from kombu.exceptions import ContentDisallowed
@@ -14,19 +14,22 @@ from consumers.failure.failure import Failure
 _ABSENT = type(None)
 
 
-def problem_of(message: Any, jobs: Container[str]) -> Failure | None:
+def problem_of(
+    message: Any, jobs: Container[str], content_types: Collection[str] = CONTENT_TYPES
+) -> Failure | None:
     """Return what keeps a message from becoming a job, or None.
 
     Args:
         message: kombu's.
         jobs: names of the tasks that the worker has.
+        content_types: that it reads.
     """
-    if message.content_type not in CONTENT_TYPES:
+    if message.content_type not in content_types:
         return Failure(
             Reason.CONTENT_TYPE,
             "",
             f"the content type {message.content_type!r} is not read here; known:"
-            f" {', '.join(CONTENT_TYPES)}",
+            f" {', '.join(content_types)}",
         )
     try:
         payload = message.payload

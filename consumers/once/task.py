@@ -64,10 +64,12 @@ class OnceTask(JobTask):
             ) from exc
 
     def _is_awaited(self, current: CurrentJob) -> bool:
-        """Say whether anybody gets the result: a caller, or the next task of a chain."""
-        request = self.request
+        """Say whether anybody gets the result: a caller, who reads it later, or the next task."""
+        request, kept = self.request, self.app.kept
         return bool(
-            current.call or request.reply_to or request.callbacks or request.chain or request.chord
+            current.call
+            or (request.reply_to or request.callbacks or request.chain or request.chord)
+            or (kept is not None and kept.keeps(self.name))
         )
 
     def _may_mend(self, exc: BaseException) -> bool:
