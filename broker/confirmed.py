@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from broker.connection import Address
+from broker.deliveries import Deliveries, Delivery
 from broker.errors import (
     AccessRefused,
     BrokerUnavailable,
@@ -56,6 +57,7 @@ class ConfirmedChannel:
         window: how many messages may wait for their confirms at a time.
         on_channel: called with each new channel, before anything is published on it, by the one
             thread that uses the connection then; the place to start consuming replies.
+        on_delivery: called in the connection's thread with what is delivered on the channel.
         on_lost: called in the connection's thread when the connection or channel is lost.
         max_message_bytes: the largest body that RabbitMQ takes (its ``max_message_size``).
         why_rejected: says for an exchange and routing key why RabbitMQ may refuse a message.
@@ -73,6 +75,7 @@ class ConfirmedChannel:
         name: str = "rabbitry-publisher",
         window: int = WINDOW,
         on_channel: Callable[[Any], None] | None = None,
+        on_delivery: Callable[[Delivery], None] | None = None,
         on_lost: Callable[[RabbitryError], None] | None = None,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         why_rejected: Callable[[str, str], str | None] | None = None,
@@ -85,6 +88,7 @@ class ConfirmedChannel:
         self._name = name
         self._window = window
         self._on_channel = on_channel
+        self._on_delivery = on_delivery
         self._on_lost = on_lost
         self._why_rejected = why_rejected
         self._observer = observer
@@ -285,6 +289,8 @@ class ConfirmedChannel:
         self._used_connections = self._connections
         self._flight.begin_channel()
         self._wire = wire
+        if self._on_delivery is not None:
+            wire.deliveries = Deliveries(self._on_delivery)
         self.pump()
 
     def lost(self, error: BrokerUnavailable) -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from struct import Struct
 from typing import Any, Protocol
 
+from broker.deliveries import Deliveries
 from broker.frames import CHANNEL, END, METHOD
 
 READ_BYTES = 256 * 2**10
@@ -57,10 +58,12 @@ class Wire:
     Attributes:
         sock: to wait for.
         unwritten: how many bytes wait until the socket takes them.
+        deliveries: takes what is delivered on the channel, where anything is consumed there.
     """
 
     def __init__(self, connection: Any, reader: Reader) -> None:
         self.unwritten = 0
+        self.deliveries: Deliveries | None = None
         self._connection = connection
         self._transport = connection.transport
         self._reader = reader
@@ -192,7 +195,10 @@ class Wire:
             self._reader.confirmed(confirms)
 
     def _deal_with(self, kind: int, channel: int, payload: bytes) -> None:
-        if kind == METHOD and channel == CHANNEL and payload.startswith(_CHANNEL_CLOSE):
+        deliveries = self.deliveries
+        if deliveries is not None and channel == CHANNEL and deliveries.take(kind, payload):
+            self._connection.bytes_recv += 1
+        elif kind == METHOD and channel == CHANNEL and payload.startswith(_CHANNEL_CLOSE):
             # py-amqp would answer by opening the channel again, and wait for that.
             code = int.from_bytes(payload[4:6], "big")
             text = payload[7 : 7 + payload[6]].decode("utf-8", "replace")

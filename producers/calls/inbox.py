@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from broker.deliveries import Delivery
 from broker.errors import AccessRefused
 from broker.reply_queue import ARGUMENTS, new_name
 
@@ -23,8 +24,6 @@ ACK_REPLIES = 64
 ACK_BYTES = 2**20
 ACK_WAIT_S = 1.0
 
-OnReply = Callable[[Any], None]
-
 
 class Inbox(Protocol):
     """Where replies come in."""
@@ -33,8 +32,11 @@ class Inbox(Protocol):
     # Whether replies to what was sent on a lost connection still come in on the next one.
     outlives_connection: bool
 
-    def open(self, channel: Any, on_reply: OnReply) -> bool:
+    def open(self, channel: Any) -> bool:
         """Begin to consume; False where replies to what was sent before cannot come any more."""
+
+    def took(self, delivery: Delivery) -> None:
+        """Note that a reply has been dealt with."""
 
     def lost(self) -> None:
         """Forget the channel."""
@@ -49,11 +51,13 @@ class DirectReplies:
     name = DIRECT_REPLY_TO
     outlives_connection = False
 
-    def open(self, channel: Any, on_reply: OnReply) -> bool:
+    def open(self, channel: Any) -> bool:
         """Begin to consume; replies to what another channel has sent are lost."""
-        channel.auto_decode = False
-        channel.basic_consume(DIRECT_REPLY_TO, no_ack=True, callback=on_reply)
+        channel.basic_consume(DIRECT_REPLY_TO, no_ack=True, callback=_drop)
         return False
+
+    def took(self, delivery: Delivery) -> None:
+        """Do nothing: direct replies are not acknowledged."""
 
     def lost(self) -> None:
         """Do nothing: the pseudo-queue was the channel's."""
@@ -76,12 +80,12 @@ class ReplyQueue:
         self.name = new_name()
         self._user = user
         self._call_at = call_at
-        self._closing = False
+        self._declared = self._closing = False
         self._channel: Any = None
         self._tag = self._count = self._size_bytes = 0
         self._timer = False
 
-    def open(self, channel: Any, on_reply: OnReply) -> bool:
+    def open(self, channel: Any) -> bool:
         """Declare the queue unless it is there, and consume it; False where it was not.
 
         Raises:
@@ -96,13 +100,7 @@ class ReplyQueue:
                 f"RabbitMQ refuses user {self._user!r} a queue for replies: {exc.reply_text};"
                 " give the user the role `caller`, or call with Caller(…, one_shot=True)"
             ) from exc
-
-        def deliver(message: Any) -> None:
-            on_reply(message)
-            self._took(channel, message)
-
-        channel.auto_decode = False
-        channel.basic_consume(self.name, callback=deliver, on_cancel=self._cancelled)
+        channel.basic_consume(self.name, callback=_drop, on_cancel=self._cancelled)
         self._channel = channel
         self._tag = self._count = self._size_bytes = 0
         return was_there
@@ -113,16 +111,27 @@ class ReplyQueue:
         # An error closes a channel: not the one that publishes.
         channel = connection.channel()
         try:
-            try:
-                channel.queue_declare(self.name, passive=True)
-            except NotFound:
-                channel.queue_declare(
-                    self.name, durable=True, auto_delete=False, arguments=dict(ARGUMENTS)
-                )
-                return False
-            return True
+            if self._declared:
+                try:
+                    channel.queue_declare(self.name, passive=True)
+                except NotFound:
+                    logger.warning("the queue for replies was gone: it is declared again")
+                else:
+                    return True
+            channel.queue_declare(
+                self.name, durable=True, auto_delete=False, arguments=dict(ARGUMENTS)
+            )
+            self._declared = True
+            return False
         finally:
             channel.close()
+
+    def _cancelled(self, consumer_tag: str) -> None:
+        """Connect again where somebody has deleted the queue."""
+        from amqp.exceptions import ConsumerCancelled
+
+        if not self._closing:
+            raise ConsumerCancelled(consumer_tag, (60, 30))
 
     def lost(self) -> None:
         """Forget the channel; what was not acknowledged is delivered again."""
@@ -134,20 +143,11 @@ class ReplyQueue:
         if self._channel is not None:
             self._channel.queue_delete(self.name, nowait=True)
 
-    def _cancelled(self, consumer_tag: str) -> None:
-        """Connect again where somebody has deleted the queue."""
-        from amqp.exceptions import ConsumerCancelled
-
-        if not self._closing:
-            raise ConsumerCancelled(consumer_tag, (60, 30))
-
-    def _took(self, channel: Any, message: Any) -> None:
+    def took(self, delivery: Delivery) -> None:
         """Acknowledge a reply, together with others."""
-        if channel is not self._channel:
-            return
-        self._tag = message.delivery_tag
+        self._tag = delivery.tag
         self._count += 1
-        self._size_bytes += len(message.body)
+        self._size_bytes += len(delivery.body)
         if self._count >= ACK_REPLIES or self._size_bytes >= ACK_BYTES:
             self._ack()
         elif not self._timer:
@@ -156,9 +156,16 @@ class ReplyQueue:
 
     def _ack_old(self) -> None:
         self._timer = False
-        if self._channel is not None and self._count:
+        if self._count:
             self._ack()
 
     def _ack(self) -> None:
+        if self._channel is None:
+            return
         self._channel.basic_ack(self._tag, multiple=True)
         self._count = self._size_bytes = 0
+
+
+def _drop(message: Any) -> None:
+    """Take what py-amqp itself reads: while the connection is being closed."""
+    logger.info("a reply came too late: the caller is being closed: %s", message.properties)

@@ -12,10 +12,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from broker import inherited
 from broker.body import Serializer
 from broker.confirmed import ConfirmedChannel
 from broker.connection import address_of
 from broker.contracts import Job
+from broker.deliveries import Delivery
 from broker.envelope import Envelope
 from broker.errors import (
     CallTimeout,
@@ -34,6 +36,7 @@ from broker.topology import Topology
 from producers.calls.call import Call
 from producers.calls.inbox import DirectReplies, Inbox, ReplyQueue
 from producers.calls.under_way import CallsUnderWay
+from producers.cancel import Canceller
 from producers.envelopes import Envelopes
 from producers.routes import Routes
 from producers.traces import start_span
@@ -67,6 +70,7 @@ class Line:
         self._clock = clock
         self._address = address_of(topology, url)
         self._routes = Routes(topology)
+        self._canceller = Canceller(topology, self._address, clock=clock)
         self._beginning = threading.Lock()
         self._pid = os.getpid()
         self._begin()
@@ -75,6 +79,7 @@ class Line:
             name="rabbitry-caller",
             window=window,
             on_channel=self._consume_replies,
+            on_delivery=self._delivered,
             on_lost=self._lost,
             max_message_bytes=max_message_bytes,
             observer=metrics,
@@ -132,6 +137,8 @@ class Line:
         self._channel.close(timeout_s=0.0)
         for call in self._calls.take_all():
             call.end(error=call.unknown("the caller was closed"))
+            self._cancel(call)
+        self._canceller.close()
 
     # -- making a call --------------------------------------------------------------------
 
@@ -152,6 +159,9 @@ class Line:
             on_news: is told of it, in the connection's thread.
         """
         self._be_here()
+        within = inherited.parent()
+        if within is not None:
+            timeout_s = within.at_most(timeout_s, now_s=self._clock())
         job = _within(job, timeout_s)
         envelope = self._envelopes[job.name]
         span = start_span(envelope.contract, job)
@@ -177,7 +187,10 @@ class Line:
     ) -> Call:
         envelope.contract.check(job.args, job.kwargs)
         id, content = envelope.frames(
-            job, published_ms=round(self._clock() * 1000), news=news or on_news is not None
+            job,
+            published_ms=round(self._clock() * 1000),
+            news=news or on_news is not None,
+            parent=inherited.parent(),
         )
         call = Call(
             id=id, job=job.name, timeout_s=timeout_s, give_up=self._given_up, on_news=on_news
@@ -221,12 +234,21 @@ class Line:
 
     def _given_up(self, call: Call) -> bool:
         """Forget a call that was cancelled; says whether it was under way."""
-        return self._calls.take(call)
+        if not self._calls.take(call):
+            return False
+        self._cancel(call)
+        return True
+
+    def _cancel(self, call: Call) -> None:
+        """Tell workers that nobody waits for a call any more, where one may have it."""
+        receipt = call.receipt
+        if receipt is not None and (receipt.sent or not receipt.done):
+            self._canceller.give_up(call.id)
 
     # -- in the connection's thread -------------------------------------------------------
 
     def _consume_replies(self, channel: Any) -> None:
-        if not self._inbox.open(channel, self._on_reply):
+        if not self._inbox.open(channel):
             self._replies_lost("the queue for its reply was gone when RabbitMQ was there again")
 
     def _lost(self, error: RabbitryError) -> None:
@@ -239,21 +261,27 @@ class Line:
         for call in self._calls.take_all(lambda call: bool(call.receipt and call.receipt.done)):
             call.end(error=call.unknown(reason))
 
-    def _on_reply(self, message: Any) -> None:
-        properties = message.properties
-        id = properties.get("correlation_id")
-        call = None if id is None else self._calls.get(id)
+    def _delivered(self, delivery: Delivery) -> None:
+        call = self._call_of(delivery)
         if call is None:
             # Of what is delivered again the first has been answered already, as a rule.
-            if not message.delivery_info.get("redelivered"):
+            if not delivery.redelivered:
                 self.unknown_replies += 1
-            logger.info("a reply to no call of ours was dropped: correlation id %r", id)
-            return
+            logger.info("a reply to no call of ours was dropped: %r", delivery.correlation_id)
+        else:
+            self._answered(call, delivery)
+        self._inbox.took(delivery)
+
+    def _call_of(self, delivery: Delivery) -> Call | None:
+        try:
+            return self._calls.get((delivery.correlation_id or b"").decode())
+        except UnicodeDecodeError:
+            return None
+
+    def _answered(self, call: Call, delivery: Delivery) -> None:
         try:
             reply = read_reply(
-                message.body,
-                content_type=properties.get("content_type", ""),
-                headers=properties.get("application_headers") or {},
+                delivery.body, content_type=delivery.content_type, headers=delivery.headers()
             )
         except InvalidMessage as exc:
             error = InvalidReply(
@@ -304,6 +332,8 @@ class Line:
             self._channel.loop.call_at(look_at, self._sweep)
         for call in late:
             call.end(error=CallTimeout(job=call.job, message_id=call.id, timeout_s=call.timeout_s))
+            if call.receipt is not None and call.receipt.sent:
+                self._cancel(call)
 
 
 def _within(job: Job, timeout_s: float) -> Job:
