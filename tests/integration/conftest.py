@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from broker.connection import Address
 from broker.topology import Topology
+from tests.integration.answering import Answer, Consumer
 from tests.provision import provision, topology_of
 
 
@@ -32,3 +34,17 @@ def provisioned(rabbitmq, vhost, tmp_path, monkeypatch) -> Provisioned:
     address = rabbitmq.address(vhost)
     provision(topology, address)
     return Provisioned(topology, path, address)
+
+
+@pytest.fixture
+def consumer(provisioned: Provisioned) -> Iterator[Callable[[Answer], Consumer]]:
+    """Start what answers the calls of a test."""
+    started: list[Consumer] = []
+
+    def start(answer: Answer) -> Consumer:
+        started.append(Consumer(provisioned.address, answer))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from broker.body import Body, decode, encode
-from broker.connection import connect
+from broker.body import Body, encode
 from broker.errors import (
     CallTimeout,
     InvalidArguments,
@@ -21,79 +18,12 @@ from broker.errors import (
     RemoteError,
     Unroutable,
 )
-from broker.management import Management
 from producers.caller import Caller, Job
-from tests.waiting import until
-
-Answer = Callable[[Any], Body | None]
-
-
-class Consumer:
-    """Consumes jobs.normal in a thread and answers each request as it is told."""
-
-    def __init__(self, address: Any, answer: Answer) -> None:
-        self.requests: list[Any] = []
-        self._answer = answer
-        self._connection = connect(address)
-        self._channel = self._connection.channel()
-        self._channel.basic_consume("jobs.normal", no_ack=True, callback=self._on_request)
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _on_request(self, message: Any) -> None:
-        self.requests.append(message)
-
-    def _reply(self, message: Any) -> None:
-        import amqp
-
-        args, _, _ = decode(message.body, message.properties["content_type"])
-        body = self._answer(args)
-        if body is None:
-            return
-        reply = amqp.Message(
-            body.content,
-            content_type=body.content_type,
-            content_encoding=body.content_encoding,
-            correlation_id=message.properties["correlation_id"],
-        )
-        self._channel.basic_publish(reply, "", message.properties["reply_to"])
-
-    def _run(self) -> None:
-        answered = 0
-        while not self._stopping:
-            with contextlib.suppress(TimeoutError):
-                self._connection.drain_events(timeout=0.05)
-            # Not from the callback: py-amqp reads again while it publishes.
-            while answered < len(self.requests):
-                self._reply(self.requests[answered])
-                answered += 1
-
-    def close(self) -> None:
-        self._stopping = True
-        self._thread.join()
-        self._connection.release()
-
-
-def success(result: Any) -> Body:
-    return encode({"task_id": "?", "status": "SUCCESS", "result": result, "traceback": None})
-
-
-@pytest.fixture
-def consumer(provisioned) -> Iterator[Callable[[Answer], Consumer]]:
-    started: list[Consumer] = []
-
-    def start(answer: Answer) -> Consumer:
-        started.append(Consumer(provisioned.address, answer))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.close()
+from tests.integration.answering import echo, success
 
 
 def test_each_call_gets_its_own_reply(provisioned, consumer) -> None:
-    consumer(lambda args: success(args[0]))
+    consumer(echo)
     with Caller(provisioned.topology, provisioned.url) as caller:
         assert caller.call("demo.echo", "x", timeout_s=10) == "x"
         calls = [caller.submit("demo.echo", i, timeout_s=20) for i in range(500)]
@@ -103,7 +33,7 @@ def test_each_call_gets_its_own_reply(provisioned, consumer) -> None:
 
 
 def test_threads_share_a_caller(provisioned, consumer) -> None:
-    consumer(lambda args: success(args[0]))
+    consumer(echo)
     wrong: list[Any] = []
 
     def work(number: int) -> None:
@@ -186,35 +116,6 @@ def test_a_reply_that_cannot_be_read_fails_that_call_only(
         with pytest.raises(InvalidReply):
             bad.result()
         assert good.result() == "good"
-
-
-def test_a_lost_connection_ends_outstanding_calls_and_the_next_one_works(
-    provisioned, consumer
-) -> None:
-    answering = threading.Event()
-    server = consumer(lambda args: success(args[0]) if answering.is_set() else None)
-    vhost = provisioned.address.vhost_name
-    with (
-        Caller(provisioned.topology, provisioned.url) as caller,
-        Management(provisioned.address) as management,
-    ):
-        lost = caller.submit("demo.echo", 1, timeout_s=60)
-        until(lambda: server.requests, timeout_s=10, what="the request")
-
-        def callers() -> list[str]:
-            return [
-                each["connection_details"]["name"]
-                for each in management.get("channels")
-                if each["vhost"] == vhost and each.get("confirm")
-            ]
-
-        for name in until(callers, timeout_s=20, what="the caller's channel to be listed"):
-            management.delete("connections", name)
-        with pytest.raises(OutcomeUnknown) as caught:
-            lost.result(timeout=20)
-        assert caught.value.sent is True
-        answering.set()
-        assert caller.call("demo.echo", 2, timeout_s=20) == 2
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
