@@ -63,7 +63,7 @@ class Delivery:
         """Read the header table.
 
         Raises:
-            InvalidMessage: a name or text in it is no UTF-8.
+            InvalidMessage: it is no table.
         """
         if len(self._table) <= 4:
             return {}

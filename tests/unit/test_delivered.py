@@ -90,7 +90,8 @@ def test_frames_of_something_else_are_left_alone() -> None:
 def test_what_is_no_text_is_an_error_of_that_delivery_alone(name: bytes) -> None:
     got: list[Delivery] = []
     deliveries = Deliveries(got.append)
-    table = bytes([len(name)]) + name + b"t\x01"
+    # No type of AMQP's is named so.
+    table = bytes([len(name)]) + name + b"?\x01"
     header = (
         pack(">HHQH", 60, 0, 0, 0x8000 | 0x2000 | 0x0400)
         + bytes([len(name)])
