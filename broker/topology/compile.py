@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from broker.topology.cancellations import cancellation_objects
 from broker.topology.compile_access import access_objects, limits_of
 from broker.topology.effective import DEFAULTS
 from broker.topology.ladder import ladder_objects
@@ -95,6 +96,7 @@ def _objects(
         yield from _bindings("queue", name, queue.bindings)
     yield from ladder_objects(topology, requires)
     yield from token_objects(topology)
+    yield from cancellation_objects(topology)
     for name, operator in topology.operator_policies.items():
         yield _policy(OPERATOR_POLICY, name, operator, ("operator_policies", name))
     for name, policy in topology.policies.items():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from broker.delays import due_name
+from broker.topology.cancellations import cancellations_of, is_cancellations
 from broker.topology.effective import Policies, settings_of, value_of
 from broker.topology.ladder import belongs_to, ladder_of, retry_ladder
 from broker.topology.model import Topology
@@ -83,13 +84,15 @@ def drawing(
     if topology and ladder is None and Identity(EXCHANGE, (due_name(topology.name),)) in objects:
         ladder = retry_ladder(topology)
     token = token_of(topology) if topology else None
+    cancelled = cancellations_of(topology) if topology else None
     shown = {
         identity: each
         for identity, each in {**objects, **(gone or {})}.items()
         # Drawn as one: the rungs would hide everything else.
         if not (ladder and belongs_to(ladder.owner, identity))
-        # Between schedulers: no job passes.
+        # Between schedulers, and from callers to workers: no job passes.
         and not (token and is_token(token, identity))
+        and not (cancelled and is_cancellations(cancelled, identity))
     }
     policies = Policies(objects)
     nodes: dict[tuple[Shape, str], Node] = {}

@@ -355,3 +355,11 @@ class Topology(Strict):
         for name in own.intersection((*self.exchanges, *self.queues)):
             raise ValueError(f"{name!r} is reserved: schedules make {self.name}.schedule…")
         return self
+
+    @model_validator(mode="after")
+    def _reserve_the_cancellations(self) -> Self:
+        """Refuse the name that cancellations take."""
+        name = f"{self.name}.cancellations"
+        if self.workers and name in (*self.exchanges, *self.queues):
+            raise ValueError(f"{name!r} is reserved: workers read it for what is cancelled")
+        return self

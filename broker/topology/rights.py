@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Literal
 
+from broker.reply_queue import PREFIX
 from broker.topology.access import User
+from broker.topology.cancellations import cancellations_of
 from broker.topology.model import Topology
 from broker.topology.token import token_of
 
@@ -21,6 +23,8 @@ Verb = Literal["configure", "write", "read", "reply", "management", "policies"]
 DEFAULT_EXCHANGE = ""
 # Nothing has this name; only one who may configure everything may declare it.
 STRANGER = "rabbitry-verify-rights-stranger"
+# Stands for the reply queue of any caller, whose names nobody can guess.
+REPLY_QUEUE = PREFIX + "rabbitry-verify-rights"
 _DEFAULT_EXCHANGE_IN_RIGHTS = "amq.default"
 # https://www.rabbitmq.com/docs/management#permissions
 _POLICIES = frozenset({"policymaker", "administrator"})
@@ -54,6 +58,7 @@ class Expectation:
 
     def __str__(self) -> str:
         shown = repr(self.name) if self.name or self.verb != "write" else "the default exchange"
+        shown = "a reply queue" if self.name == REPLY_QUEUE else shown
         words = {
             "configure": f"declare {shown}",
             "write": f"publish to {shown}",
@@ -87,6 +92,10 @@ def _by_role(topology: Topology, user: User) -> Iterator[Expectation]:
         yield Expectation(False, "write", name)
     for name in topology.queues:
         yield Expectation(False, "read", name)
+    # Replies are their caller's alone; a provisioner may have to clean up after one.
+    if user.role != "provisioner":
+        yield Expectation(False, "configure", REPLY_QUEUE)
+        yield Expectation(False, "read", REPLY_QUEUE)
     yield from _tags(user)
 
 
@@ -99,6 +108,7 @@ def _tags(user: User) -> Iterator[Expectation]:
 
 
 def _must(topology: Topology, user: User) -> Iterator[Expectation]:
+    cancelled = cancellations_of(topology)
     match user.role:
         case "producer" | "caller" | "scheduler":
             for name, job in topology.jobs.items():
@@ -106,6 +116,11 @@ def _must(topology: Topology, user: User) -> Iterator[Expectation]:
                     yield Expectation(True, "write", job.exchange, job.routing_key)
             if user.role == "caller":
                 yield Expectation(True, "reply")
+                yield Expectation(True, "configure", REPLY_QUEUE)
+                yield Expectation(True, "read", REPLY_QUEUE)
+            publishes = user.role != "scheduler" and (user.jobs is None or user.jobs)
+            if publishes and topology.jobs and cancelled is not None:
+                yield Expectation(True, "write", cancelled.exchange)
             token = token_of(topology)
             if user.role == "scheduler" and token is not None:
                 yield Expectation(True, "write", token.exchange)
@@ -116,6 +131,8 @@ def _must(topology: Topology, user: User) -> Iterator[Expectation]:
                 if user.workers is None or name in user.workers:
                     for queue in worker.queues:
                         yield from _must_of_queue(topology, queue)
+            if cancelled is not None:
+                yield Expectation(True, "read", cancelled.queue)
             # A reply goes to the queue that its caller names: by the default exchange.
             yield Expectation(True, "write", DEFAULT_EXCHANGE)
         case "provisioner":

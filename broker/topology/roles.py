@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from broker.reply_queue import PATTERN as REPLY_QUEUES
 from broker.topology.access import User
+from broker.topology.cancellations import cancellations_of
 from broker.topology.ladder import ladders_of, retry_ladder, rung_pattern
 from broker.topology.model import Topology, WorkerSpec
 from broker.topology.policies import escape
@@ -53,8 +55,13 @@ def rights_of(topology: Topology, user: User, *, requires: str | None = None) ->
         case None:
             return None
         case "producer" | "caller":
-            # A direct reply needs no right: https://www.rabbitmq.com/docs/direct-reply-to
-            return Rights(write=_names(_exchanges_of_jobs(topology, user), _rungs(topology)))
+            # A direct reply needs no right: https://www.rabbitmq.com/docs/direct-reply-to. Who
+            # calls for long declares and consumes a queue for its replies.
+            own = _names((), (REPLY_QUEUES,)) if user.role == "caller" else NOTHING
+            write = set(_exchanges_of_jobs(topology, user))
+            if write:
+                write |= _cancellations(topology)
+            return Rights(configure=own, write=_names(write, _rungs(topology)), read=own)
         case "scheduler":
             return _scheduler(topology, user)
         case "worker":
@@ -69,6 +76,12 @@ def _exchanges_of_jobs(topology: Topology, user: User) -> Iterator[str]:
     for name, job in topology.jobs.items():
         if user.jobs is None or name in user.jobs:
             yield job.exchange
+
+
+def _cancellations(topology: Topology) -> set[str]:
+    """Return the name of the exchange that takes cancellations, and of the stream behind it."""
+    names = cancellations_of(topology)
+    return set() if names is None else {names.exchange}
 
 
 def _rungs(topology: Topology) -> tuple[str, ...]:
@@ -108,7 +121,7 @@ def _worker(topology: Topology, user: User, requires: str | None) -> Rights:
     return Rights(
         configure=_names((), control),
         write=_names(write, control + rungs),
-        read=_names(queues, control),
+        read=_names(queues | _cancellations(topology), control),
     )
 
 
@@ -137,6 +150,7 @@ def _provisioner(topology: Topology, requires: str | None) -> Rights:
     token = token_of(topology)
     if token is not None:
         own |= {token.exchange, token.queue, token.state}
+    own |= _cancellations(topology)
     return Rights(
         configure=_names(own, helpers),
         write=_names(own | targets, helpers),

@@ -8,6 +8,7 @@ import click
 
 from broker.cli import Session, common_options, print_json, print_table
 from producers.cli.call import call
+from producers.cli.cancel import cancel
 from producers.cli.flush import flush
 from producers.cli.publish import publish
 from producers.cli.result import result
@@ -15,7 +16,7 @@ from producers.cli.result import result
 
 @click.group()
 def jobs() -> None:
-    """List, publish and call jobs."""
+    """List, publish, call and cancel jobs."""
 
 
 @jobs.command("list", epilog="\b\nExamples:\n  rabbitry jobs list\n  rabbitry jobs list --json")
@@ -75,5 +76,6 @@ def _seconds(value: float | None) -> str:
 
 jobs.add_command(publish)
 jobs.add_command(call)
+jobs.add_command(cancel)
 jobs.add_command(result)
 jobs.add_command(flush)

@@ -223,7 +223,7 @@ def test_workers_may_write_where_what_failed_waits() -> None:
         )
         assert None not in (web, runner, ops)
         assert runner.write == rf"^(amq\.default{rungs})$"
-        assert web.write == "^(jobs|spread)$"
+        assert web.write == r"^(jobs|shop\.cancellations|spread)$"
         assert ("delays" in ops.configure) == bool(rungs)
         objects = compile_topology(topology, version=version, secrets=False).objects
         assert objects[Identity(PERMISSION, ("runner",))].attributes["write"] == runner.write
@@ -260,9 +260,9 @@ def test_roles_may_write_to_its_rungs_and_to_nothing_else_of_it() -> None:
     topology = shop(max=timedelta(minutes=1))
     web, runner, ops = (rights_of(topology, topology.users[n]) for n in ("web", "runner", "ops"))
     assert None not in (web, runner, ops)
-    assert web.write == r"^(jobs|spread|shop\.delays\.[0-9]+s)$"
+    assert web.write == r"^(jobs|shop\.cancellations|spread|shop\.delays\.[0-9]+s)$"
     assert runner.write == r"^(amq\.default|shop\.delays\.[0-9]+s)$"
-    assert runner.read == "^(orders)$"
+    assert runner.read == r"^(orders|shop\.cancellations)$"
     for right in (ops.configure, ops.write, ops.read):
         assert r"shop\.delays\..*" in right
 

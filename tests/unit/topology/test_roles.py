@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.reply_queue import new_name
 from broker.topology import Topology
 from broker.topology.compile import compile_topology
 from broker.topology.objects import PERMISSION, USER, Identity
@@ -38,11 +40,23 @@ def rights(**user: object) -> Rights:
     return found
 
 
-@pytest.mark.parametrize("role", ["producer", "caller", "scheduler"])
+@pytest.mark.parametrize("role", ["producer", "scheduler"])
 def test_who_publishes_writes_to_the_exchanges_of_its_jobs(role: str) -> None:
-    assert rights(role=role) == Rights(write="^(jobs|other)$")
-    assert rights(role=role, jobs=["b"]) == Rights(write="^(other)$")
+    # Whoever publishes may cancel it again; schedulers never do.
+    more = r"|t\.cancellations" if role == "producer" else ""
+    assert rights(role=role) == Rights(write=f"^(jobs|other{more})$")
+    assert rights(role=role, jobs=["b"]) == Rights(write=f"^(other{more})$")
     assert rights(role=role, jobs=[]) == Rights()
+
+
+def test_a_caller_has_queues_for_its_replies_besides() -> None:
+    own = r"^(rabbitry\.reply\..*)$"
+    for jobs in (None, ["b"], []):
+        publishes = rights(role="producer", jobs=jobs)
+        wanted = replace(publishes, configure=own, read=own)
+        assert rights(role="caller", jobs=jobs) == wanted
+    assert re.search(own, new_name())
+    assert not re.search(own, "jobs.high")
 
 
 def test_a_scheduler_holds_the_token_of_the_schedules() -> None:
@@ -55,14 +69,18 @@ def test_a_scheduler_holds_the_token_of_the_schedules() -> None:
     assert rights_of(topology, topology.users["s"]) == Rights(
         write=r"^(jobs|other|t\.schedule)$", read=r"^(t\.schedule|t\.schedule\.state)$"
     )
-    assert rights_of(topology, topology.users["p"]) == Rights(write="^(jobs|other)$")
+    assert rights_of(topology, topology.users["p"]) == Rights(
+        write=r"^(jobs|other|t\.cancellations)$"
+    )
 
 
 def test_a_worker_reads_its_queues_and_replies() -> None:
     found = rights(role="worker")
-    assert found == Rights(write=r"^(amq\.default|dead)$", read=r"^(jobs\.high|jobs\.low)$")
+    assert found == Rights(
+        write=r"^(amq\.default|dead)$", read=r"^(jobs\.high|jobs\.low|t\.cancellations)$"
+    )
     found = rights(role="worker", workers=["low"])
-    assert found == Rights(write=r"^(amq\.default)$", read=r"^(jobs\.low)$")
+    assert found == Rights(write=r"^(amq\.default)$", read=r"^(jobs\.low|t\.cancellations)$")
 
 
 def test_remote_control_takes_its_own_names() -> None:
@@ -100,7 +118,8 @@ def test_a_role_becomes_tags_and_a_permission() -> None:
     assert objects[Identity(USER, ("m",))].attributes == {"tags": ["monitoring"]}
     # None is a statement too: a tag that is given by hand is a difference.
     assert objects[Identity(USER, ("n",))].attributes == {"tags": []}
-    assert objects[Identity(PERMISSION, ("p",))].attributes["write"] == "^(jobs|other)$"
+    write = objects[Identity(PERMISSION, ("p",))].attributes["write"]
+    assert write == r"^(jobs|other|t\.cancellations)$"
     assert Identity(PERMISSION, ("n",)) not in objects
 
 
