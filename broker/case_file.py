@@ -58,6 +58,7 @@ class Reason(StrEnum):
     KILLED = "killed"  # its process died in every attempt
     TIME_LIMIT = "time-limit"  # it ran for longer than it may
     DEADLINE = "deadline"  # it was not begun in time
+    CANCELLED = "cancelled"  # whoever published it, or an operator, gave it up
     UNKNOWN_JOB = "unknown-job"  # the worker has no task of this name
     ARGUMENTS = "arguments"  # they do not fit the task's signature
     UNDECODABLE = "undecodable"  # the body is not what its content type says

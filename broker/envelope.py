@@ -28,6 +28,7 @@ from broker.frames import (
     table_entries,
 )
 from broker.ids import Ids
+from broker.inherited import Parent
 from broker.message import (
     COMPRESSION,
     DEADLINE,
@@ -43,7 +44,7 @@ from broker.message import (
     short_repr,
 )
 
-_VARYING = ("id", "root_id", "argsrepr", "kwargsrepr", PUBLISHED, DEADLINE)
+_VARYING = ("id", "root_id", "parent_id", "argsrepr", "kwargsrepr", PUBLISHED, DEADLINE)
 _length = Struct(">I").pack
 _int64 = Struct(">q").pack
 # The frame's start, class and weight, and the size of the body.
@@ -97,13 +98,16 @@ class Envelope:
         self._pid = -1
         self._constant = b""
 
-    def frames(self, job: Job, *, published_ms: int, news: bool = False) -> tuple[str, Content]:
+    def frames(
+        self, job: Job, *, published_ms: int, news: bool = False, parent: Parent | None = None
+    ) -> tuple[str, Content]:
         """Return the id of a job's message and its frames; its arguments are checked before.
 
         Args:
             job: what to publish.
             published_ms: the time, milliseconds since 1970-01-01 UTC.
             news: whether its caller wants to hear when a worker has accepted it.
+            parent: the job within which this one is published, if any.
 
         Raises:
             InvalidMessage: the arguments, headers or ids cannot be put into a message.
@@ -130,6 +134,10 @@ class Envelope:
         args_text = short_repr(tuple(job.args)).encode()
         kwargs_text = short_repr(dict(job.kwargs)).encode() if job.kwargs else b"{}"
         id_text = _length(len(id_bytes)) + id_bytes
+        root_text, parent_text = id_text, _NO_PARENT
+        if parent is not None and parent.id is not None:
+            root_text, parent_text = _text(parent.root_id or parent.id), _text(parent.id)
+            parent_text = _PARENT + parent_text
         table = b"".join(
             (
                 self._constant,
@@ -138,7 +146,8 @@ class Envelope:
                 b"\x02idS",
                 id_text,
                 b"\x07root_idS",
-                id_text,
+                root_text,
+                parent_text,
                 b"\x08argsreprS",
                 _length(len(args_text)),
                 args_text,
@@ -234,6 +243,12 @@ def _key(name: str, kind: bytes) -> bytes:
     return _BYTES[len(name)] + name.encode() + kind
 
 
+def _text(value: str) -> bytes:
+    content = value.encode()
+    return _length(len(content)) + content
+
+
+_PARENT, _NO_PARENT = _key("parent_id", b"S"), _key("parent_id", b"V")
 _PUBLISHED = _key(PUBLISHED, b"L")
 _DEADLINE = _key(DEADLINE, b"L")
 _NEWS = _key(NEWS, b"t") + b"\x01"

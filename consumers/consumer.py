@@ -23,6 +23,7 @@ from broker.errors import RabbitryError
 from broker.message import CALL
 from consumers.batch.gather import Gatherer
 from consumers.batch.running import Batch
+from consumers.cancel.jobs import refusal
 from consumers.delays import queue_of
 from consumers.deliveries import Deliveries
 from consumers.failure.failure import Failure
@@ -52,6 +53,10 @@ RETRY_FIRST_S, RETRY_MOST_S, ATTEMPT_S = 0.5, 1.0, 4.0
 LOST_CHILD_S = 0.5
 
 
+# For what was cancelled before this worker came; RabbitMQ hands over some ten thousand a second.
+CANCELLATIONS_S = 5.0
+
+
 class NotRun(RabbitryError):
     """A call was no job of the worker's that got it."""
 
@@ -64,6 +69,8 @@ class JobTasks(Tasks):  # type: ignore[misc]
     def start(self, c: Any) -> None:
         """Say how long jobs may run, and consume; called for each connection anew."""
         c.update_strategies()
+        if not c.app.cancellations.wait(CANCELLATIONS_S):
+            logger.warning("jobs begin before all is read of what was cancelled meanwhile")
         consume(c)
 
 
@@ -109,6 +116,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         self._waker = Waker()
         self.app.undertaker.serve(self)
         self.app.takeover = self.takeover = Takeover(self)
+        self.app.cancellations.start()
         if isinstance(self.pool, solo.TaskPool):
             keep_alive(self.pool, self._wire, heartbeat_s=HEARTBEAT_S)
         prefetch = getattr(self.controller, "prefetch", None)
@@ -240,7 +248,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         self._drop_dispatcher()
         handle = super().create_task_handler(*args, **kwargs)
         waiting, jobs, undertaker = self.app.waiting, self.strategies, self.app.undertaker
-        known = self.app.content_types
+        known, cancelled = self.app.content_types, self.app.cancelled
 
         def on_message(message: Any) -> Any:
             problem = problem_of(message, jobs, known)
@@ -248,6 +256,9 @@ class JobConsumer(Consumer):  # type: ignore[misc]
                 return self.give_up(message, problem)
             if waiting.take(message, self) or self.takeover.take(message):
                 return None
+            cancellation = cancelled.about(message.headers)
+            if cancellation is not None:
+                return self.give_up(message, refusal(message.headers, cancellation))
             spent = undertaker.exhausted(message)
             return handle(message) if spent is None else self.give_up(message, spent)
 
@@ -267,7 +278,11 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         headers, properties = message.headers, message.properties
         id, reply_to = headers.get("id"), properties.get("reply_to")
         is_call = headers.get(CALL) and isinstance(id, str) and reply_to
-        self._count(message, "answered" if is_call else "dead")
+        is_cancelled = failure.reason is Reason.CANCELLED
+        if is_cancelled:
+            self._count(message, "revoked", job=str(headers.get("task")))
+        else:
+            self._count(message, "answered" if is_call else "dead")
         if not is_call:
             self.app.undertaker.bury(message, failure)
             return
@@ -276,21 +291,27 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         request = Context({**headers, "reply_to": reply_to, "correlation_id": correlation_id})
         request.hostname = self.hostname
         try:
-            self.app.backend.store_result(id, NotRun(str(failure)), "FAILURE", request=request)
-        # The connection for replies is another one, and may be down.
+            with self.app.backend.without_waiting() as replies:
+                if is_cancelled:
+                    self.app.backend.mark_as_revoked(id, failure.message, request=request)
+                else:
+                    error = NotRun(str(failure))
+                    self.app.backend.store_result(id, error, "FAILURE", request=request)
+        # Such as an id that fits into no message.
         except Exception:
             logger.exception("call %s could not be answered; it goes back to its queue", id)
             self.app.undertaker.give_back(message)
         else:
-            message.ack_log_error(logger, self.connection_errors)
+            acknowledge = partial(message.ack_log_error, logger, self.connection_errors)
+            self.app.undertaker.after(replies, message, acknowledge)
 
-    def _count(self, message: Any, outcome: str) -> None:
+    def _count(self, message: Any, outcome: str, *, job: str = "") -> None:
         """Count what is no job; under no name, for anybody may think of any number of them."""
         observer = self.app.observer
         queue = queue_of(self, message.delivery_info.get("consumer_tag")) or ""
         redelivered = bool(message.delivery_info.get("redelivered"))
-        observer.received("", queue, waited_s=None, redelivered=redelivered)
-        observer.ended("", queue, outcome, ran_s=None)
+        observer.received(job, queue, waited_s=None, redelivered=redelivered)
+        observer.ended(job, queue, outcome, ran_s=None)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Bury what cannot be decompressed; Celery would acknowledge it away."""

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from broker import inherited
+from broker.inherited import Parent
 from broker.message import CALL, DEADLINE, attempt_of
+from broker.reply import progress_of
+
+if TYPE_CHECKING:
+    from consumers.replies_news import News
+
+
+def never(_id: str) -> bool:
+    """Say that no job is cancelled."""
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +33,9 @@ class CurrentJob:
         redelivered: whether RabbitMQ has delivered the message before.
         deadline_s: seconds since 1970-01-01 UTC after which nobody wants it, or None.
         call: whether a caller waits for the reply.
+        root_id: of the first job of all, from which this one descends; None where nobody knows.
+        is_cancelled: says of an id whether it is; see `cancelled`.
+        news: what tells that caller how far it is, where it wants to know; see `progress`.
     """
 
     name: str
@@ -29,11 +44,44 @@ class CurrentJob:
     redelivered: bool
     deadline_s: float | None
     call: bool
+    root_id: str | None = None
+    is_cancelled: Callable[[str], bool] = field(default=never, repr=False, compare=False)
+    news: News | None = field(default=None, repr=False, compare=False)
 
     @property
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, negative past it; None without one."""
         return None if self.deadline_s is None else self.deadline_s - time.time()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its caller has given up, or it was cancelled by hand; cheap to ask often.
+
+        A task that finds it so raises `Cancelled`, or goes on: that is for the task to decide.
+        """
+        return self.is_cancelled(self.id)
+
+    def progress(
+        self, fraction: float | None = None, *, text: str | None = None, partial: Any = None
+    ) -> None:
+        """Tell the caller how far the job is; costs nothing where nobody asked to be told.
+
+        At most twenty a second are sent, and the last one always; a later one takes the place of
+        one that has not been sent. What brings a partial result is never left out. To a job that is
+        no call, and within a batch, nobody listens.
+
+        Args:
+            fraction: from 0 to 1.
+            text: for people.
+            partial: what there is of the result; anything that a result may be, arrays too.
+
+        Raises:
+            InvalidInput: the fraction is no number from 0 to 1, or the text none.
+            InvalidMessage: the partial result cannot be put into a message.
+        """
+        value = progress_of(fraction, text, partial)
+        if self.news is not None:
+            self.news.progress(value)
 
 
 # A context variable: it follows `async def` tasks, and threads that asyncio.to_thread begins.
@@ -55,32 +103,53 @@ def current_jobs() -> tuple[CurrentJob, ...]:
     return batch or (() if current is None else (current,))
 
 
-def enter(job: CurrentJob) -> Token[CurrentJob | None]:
+Entered = tuple[Token[CurrentJob | None], Token[Parent | None]]
+EnteredBatch = tuple[Token[tuple[CurrentJob, ...]], Token[Parent | None]]
+
+
+def enter(job: CurrentJob) -> Entered:
     """Make a job the current one; give the token to `leave` when it is over."""
-    return _CURRENT.set(job)
+    parent = Parent(job.id, job.root_id or job.id, job.deadline_s)
+    return _CURRENT.set(job), inherited.enter(parent)
 
 
-def leave(token: Token[CurrentJob | None]) -> None:
+def leave(token: Entered) -> None:
     """Make what was current before a job the current one again."""
-    _CURRENT.reset(token)
+    current, parent = token
+    _CURRENT.reset(current)
+    inherited.leave(parent)
 
 
-def enter_batch(jobs: tuple[CurrentJob, ...]) -> Token[tuple[CurrentJob, ...]]:
+def enter_batch(jobs: tuple[CurrentJob, ...]) -> EnteredBatch:
     """Make jobs those of the batch that runs; give the token to `leave_batch` when it is over."""
-    return _BATCH.set(jobs)
+    deadlines = [job.deadline_s for job in jobs]
+    known = [each for each in deadlines if each is not None]
+    # What a batch publishes is wanted for as long as any job of it.
+    latest = max(known) if known and len(known) == len(deadlines) else None
+    return _BATCH.set(jobs), inherited.enter(Parent(None, None, latest))
 
 
-def leave_batch(token: Token[tuple[CurrentJob, ...]]) -> None:
+def leave_batch(token: EnteredBatch) -> None:
     """Make the jobs before the batch the current ones again."""
-    _BATCH.reset(token)
+    batch, parent = token
+    _BATCH.reset(batch)
+    inherited.leave(parent)
 
 
-def job_of(name: str, request: Any) -> CurrentJob:
+def job_of(
+    name: str,
+    request: Any,
+    *,
+    news: News | None = None,
+    is_cancelled: Callable[[str], bool] = never,
+) -> CurrentJob:
     """Return the job of a request of Celery's.
 
     Args:
         name: of the job.
         request: its headers are attributes.
+        news: what tells its caller how far it is.
+        is_cancelled: says of an id whether it is.
     """
     info = request.delivery_info or {}
     deadline_ms = request.get(DEADLINE)
@@ -93,4 +162,7 @@ def job_of(name: str, request: Any) -> CurrentJob:
         redelivered=bool(info.get("redelivered")) or attempt > 1,
         deadline_s=deadline_ms / 1000 if isinstance(deadline_ms, (int, float)) else None,
         call=bool(request.get(CALL)),
+        root_id=request.get("root_id"),
+        is_cancelled=is_cancelled,
+        news=news,
     )

@@ -22,13 +22,22 @@ from kombu.compression import compress
 from kombu.exceptions import EncodeError
 from kombu.serialization import dumps
 
+from broker import inherited
 from broker.body import Body, encode
 from broker.confirmed import PUBLISH_TIMEOUT_S, ConfirmedChannel
 from broker.connection import Address
 from broker.contracts import DEFAULT_PRIORITY
 from broker.delays import Delays, is_of_ladder, was_delayed, without_traces
 from broker.errors import InvalidDelay, InvalidInput, InvalidMessage
-from broker.message import ATTEMPT, COMPRESSION, ORIGIN, PERSISTENT, Message, attempt_of
+from broker.message import (
+    ATTEMPT,
+    COMPRESSION,
+    DEADLINE,
+    ORIGIN,
+    PERSISTENT,
+    Message,
+    attempt_of,
+)
 from broker.receipt import Receipt, Routed
 from broker.topology import Topology
 from broker.topology.ladder import retry_ladder
@@ -221,6 +230,8 @@ class _Producer:
         due_s = due_of(headers, self._app.timezone)
         wait_s = 0.0 if due_s is None else due_s - time.time()
         queue = headers.pop(FROM, None)
+        if wait_s <= 0:
+            inherit_deadline(headers)
         waiting = self._app.waiting
         exchange = options.get("exchange") or ""
         exchange = str(getattr(exchange, "name", exchange))
@@ -258,6 +269,20 @@ def _encoded(body: Any, serializer: str | None) -> Body:
             raise EncodeError(str(exc)) from exc
     content_type, content_encoding, content = dumps(body, serializer)
     return Body(raw(content, content_encoding), content_type, content_encoding)
+
+
+def inherit_deadline(headers: dict[str, Any]) -> None:
+    """Give a task that is sent within a job no later a deadline than the job has.
+
+    Args:
+        headers: of its message.
+    """
+    running = inherited.parent()
+    if running is None or running.deadline_s is None:
+        return
+    theirs_ms, own_ms = round(running.deadline_s * 1000), headers.get(DEADLINE)
+    if not isinstance(own_ms, int) or own_ms > theirs_ms:
+        headers[DEADLINE] = theirs_ms
 
 
 def due_of(headers: Mapping[str, Any] | None, timezone: Any) -> float | None:

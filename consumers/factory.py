@@ -14,6 +14,8 @@ from broker.body import register_with_kombu
 from broker.connection import HEARTBEAT_S, Address, py_amqp_tls
 from broker.contracts import contracts_of
 from broker.topology import Topology
+from consumers.cancel.jobs import CancelledJobs
+from consumers.cancel.reader import Reader
 from consumers.delays import Waiting, WaitingAMQP
 from consumers.failure.undertaker import Undertaker
 from consumers.kept import Kept, content_types_of, serializers_of
@@ -21,6 +23,7 @@ from consumers.limits import Limits
 from consumers.observer import JobObserver
 from consumers.once.chosen import ChosenStore
 from consumers.pulse import Pulse
+from consumers.replies_sender import ReplySender
 
 SERIALIZERS = ("json", "msgpack", "rabbitry-json", "rabbitry-msgpack")
 
@@ -79,8 +82,11 @@ def make_app(topology: Topology, address: Address) -> Celery:
     app.undertaker = Undertaker(topology, address)
     app.limits = Limits(topology, app.undertaker.rules)
     app.once = ChosenStore(topology)
+    app.cancelled = CancelledJobs()
+    app.cancellations = Reader(topology, address, app.cancelled)
     app.kept = kept
     app.content_types = content_types_of(topology)
+    app.replies = ReplySender(address)
     accepted = serializers_of(topology, SERIALIZERS)
     if kept is not None:
         app.conf.update(kept.settings(), task_annotations=kept.unwanted(topology))

@@ -16,15 +16,25 @@ from celery.utils.log import get_task_logger
 
 from broker.case_file import Reason
 from broker.errors import InvalidArguments, InvalidInput, PublishFailed, RabbitryError
-from broker.message import PUBLISHED
+from broker.message import NEWS, PUBLISHED
+from broker.reply import error_of
 from broker.units import parse_duration
-from consumers.current import CurrentJob, current_job, current_jobs, enter, job_of, leave
+from consumers.current import (
+    CurrentJob,
+    current_job,
+    current_jobs,
+    enter,
+    job_of,
+    leave,
+    never,
+)
 from consumers.failure.failure import Failure
-from consumers.failure.verdict import GiveUp, TryAgain
+from consumers.failure.verdict import Cancelled, GiveUp, TryAgain
 from consumers.signature import Array, Signature
 
 __all__ = [
     "Array",
+    "Cancelled",
     "CurrentJob",
     "DeadlinePassed",
     "GiveUp",
@@ -141,7 +151,8 @@ class JobTask(celery.Task):  # type: ignore[misc]
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.request.called_directly:
             return self.run(*args, **kwargs)
-        current = job_of(self.name, self.request)
+        news = self.backend.news_of(self.request) if self.request.get(NEWS) else None
+        current = job_of(self.name, self.request, news=news, is_cancelled=self.is_cancelled)
         self.request.started_ms = round(time.time() * 1000)
         token = enter(current)
         try:
@@ -154,8 +165,20 @@ class JobTask(celery.Task):  # type: ignore[misc]
             self._failed(current, Reason.FAILED, exc)
         finally:
             leave(token)
+            if news is not None:
+                news.close()
+
+    @property
+    def is_cancelled(self) -> Callable[[str], bool]:
+        """What says of an id whether its job is cancelled."""
+        # An application that no topology was given to has heard of none.
+        known = getattr(self.app, "cancelled", None)
+        return never if known is None else known.holds
 
     def _run(self, current: CurrentJob, args: Any, kwargs: Any) -> Any:
+        if current.cancelled:
+            # Since it was handed to this process.
+            raise Cancelled(not_begun(current.name, current.id))
         passed = late(current)
         if passed is not None:
             return self._failed(current, Reason.DEADLINE, passed)
@@ -164,6 +187,8 @@ class JobTask(celery.Task):  # type: ignore[misc]
         except InvalidArguments as exc:
             # Those of the message itself; one from within the function is a failure of it.
             return self._failed(current, Reason.ARGUMENTS, exc)
+        if current.news is not None:
+            current.news.accepted()
         return self.perform(args, kwargs)
 
     def perform(self, args: Any, kwargs: Any) -> Any:
@@ -178,7 +203,14 @@ class JobTask(celery.Task):  # type: ignore[misc]
             Exception: the same, for a call: the caller is there to decide. It gets the error now,
                 and no second attempt.
         """
+        if isinstance(exc, Cancelled):
+            # The worker's own process answers a call.
+            logger.info("job %s (%s) is cancelled: %s", current.name, current.id, exc)
+            raise Reject(self.judge(reason, exc)[0]) from None
         if current.call:
+            # Celery passes on another, where this one cannot be pickled.
+            text = Failure.of(reason, exc, with_traceback=reason is Reason.FAILED).traceback
+            self.request.raised = error_of(exc), text or None
             if isinstance(exc, Exception):
                 raise exc
             raise RuntimeError(f"the task ended its process: {exc!r}") from exc
@@ -198,6 +230,8 @@ class JobTask(celery.Task):  # type: ignore[misc]
 
     def judge(self, reason: Reason, exc: BaseException) -> tuple[Failure, bool]:
         """Return the failure that an exception is, and whether another attempt may mend it."""
+        if isinstance(exc, Cancelled):
+            return Failure.of(Reason.CANCELLED, exc, with_traceback=False), False
         again = reason is Reason.FAILED and self._may_mend(exc)
         if reason is Reason.FAILED and not again:
             reason = Reason.GIVEN_UP
@@ -245,6 +279,11 @@ _LOOPS = _Loops()
 def run_to_end(result: Any) -> Any:
     """Return what a function returned; of an `async def` one, what comes of its coroutine."""
     return _LOOPS.run(result) if inspect.iscoroutine(result) else result
+
+
+def not_begun(name: str, id: str) -> str:
+    """Return the sentence about a job that was cancelled before it began."""
+    return f"job {name!r} ({id}) was not begun: it was cancelled"
 
 
 def late(current: CurrentJob) -> DeadlinePassed | None:

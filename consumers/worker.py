@@ -74,6 +74,8 @@ def run_worker(
     spec = worker_of(topology, name)
     shares = shares_for(topology, name)
     app = make_app(topology, address)
+    # While the rest gets ready; no job begins before it is up to date.
+    app.cancellations.start()
     app.conf.worker_enable_remote_control = spec.remote_control
     load_tasks(app, topology)
     check_signatures(app, topology)
@@ -81,9 +83,9 @@ def run_worker(
     app.limits = Limits(topology, app.undertaker.rules, default_s=default_s)
     check_pool(app, topology, name)
     check_store(app)
+    check_kept(app, topology)
     letters = {app.undertaker.rules.of(queue).exchange for queue in spec.queues}
     hostname = host_format(default_nodename(f"{name}@%h"))
-    check_kept(app, topology)
     app.conf.broker_transport_options = {"client_properties": client_properties_of(hostname)}
     probes = Probes(app, name, spec, hostname=hostname)
     if where := health or spec.health:

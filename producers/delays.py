@@ -10,6 +10,7 @@ from broker.body import Serializer
 from broker.contracts import Contract, Job
 from broker.delays import Delays, wait_s
 from broker.errors import InvalidDelay
+from broker.inherited import Parent
 from broker.message import Message, job_message
 
 
@@ -26,6 +27,7 @@ def delayed_message(
     wait: float,
     now_s: float,
     serializer: Serializer = "json",
+    parent: Parent | None = None,
 ) -> tuple[Message, str]:
     """Write a job that is to wait; returns its message and the exchange to publish it to.
 
@@ -36,6 +38,8 @@ def delayed_message(
         wait: seconds.
         now_s: seconds since 1970-01-01 UTC.
         serializer: of the body.
+        parent: the job within which this one is published, if any. It is for later, when nobody
+            waits for that one any more: its deadline is none of this one's.
 
     Raises:
         InvalidDelay: the topology has no delays, none so long, or no queue takes the job.
@@ -56,7 +60,14 @@ def delayed_message(
         )
     if job.deadline_s is None and contract.deadline_s is not None:
         job = replace(job, deadline_s=contract.deadline_s + math.ceil(wait))
-    message = job_message(contract, job, published_ms=round(now_s * 1000), serializer=serializer)
+    message = job_message(
+        contract,
+        job,
+        published_ms=round(now_s * 1000),
+        serializer=serializer,
+        parent_id=None if parent is None else parent.id,
+        root_id=None if parent is None else parent.root_id,
+    )
     try:
         due = datetime.fromtimestamp(now_s + wait, UTC).isoformat()
     except (OverflowError, ValueError, OSError):

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from broker import inherited
 from broker.body import Serializer
 from broker.confirmed import MAX_MESSAGE_BYTES, PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
 from broker.connection import address_of
@@ -18,6 +19,7 @@ from broker.contracts import Contract, Job
 from broker.delays import Delays
 from broker.envelope import Envelope
 from broker.errors import InvalidInput, MessageTooLarge, OutboxError, RabbitryError
+from broker.inherited import with_deadline
 from broker.message import Message, job_message
 from broker.observer import Observer
 from broker.receipt import Receipt
@@ -197,17 +199,25 @@ class Publisher:
             wait = wait_of(job, now_s=now_s)
             if wait > 0:
                 return self._delay(contract, job, wait=wait, now_s=now_s, timeout_s=timeout_s)
-        published_ms = round(self._clock() * 1000)
+        now_s, within = self._clock(), inherited.parent()
+        published_ms = round(now_s * 1000)
+        if within is not None:
+            job = with_deadline(job, within, contract.deadline_s, now_s=now_s)
         if self._outbox is not None:
             message = job_message(
-                contract, job, published_ms=published_ms, serializer=self._serializer
+                contract,
+                job,
+                published_ms=published_ms,
+                serializer=self._serializer,
+                parent_id=None if within is None else within.id,
+                root_id=None if within is None else within.root_id,
             )
             size_bytes, limit_bytes = len(message.body.content), self._channel.max_message_bytes
             if size_bytes > limit_bytes:
                 raise _too_large(job, size_bytes, limit_bytes)
             stored = Stored(contract.name, contract.exchange, contract.routing_key, message)
             return self._outbox.hand_over(stored, timeout_s=timeout_s)
-        message_id, content = envelope.frames(job, published_ms=published_ms)
+        message_id, content = envelope.frames(job, published_ms=published_ms, parent=within)
         try:
             return self._channel.send(
                 content,
@@ -224,7 +234,13 @@ class Publisher:
         self, contract: Contract, job: Job, *, wait: float, now_s: float, timeout_s: float
     ) -> Receipt:
         message, exchange = delayed_message(
-            self._delays, contract, job, wait=wait, now_s=now_s, serializer=self._serializer
+            self._delays,
+            contract,
+            job,
+            wait=wait,
+            now_s=now_s,
+            serializer=self._serializer,
+            parent=inherited.parent(),
         )
         if self._outbox is not None:
             stored = Stored(contract.name, exchange, contract.routing_key, message)

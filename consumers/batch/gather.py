@@ -54,6 +54,8 @@ class Gatherer:
             return False
         if item.redelivered and self._consumer.app.takeover.take(message):
             return True
+        if self._consumer.app.cancelled.about(message.headers) is not None:
+            return False
         batch = self._open.get(task.name)
         if batch is None:
             batch = self._open[task.name] = Batch(task, self._consumer, self._alone, self._begun)

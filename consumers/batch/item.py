@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
@@ -55,6 +55,7 @@ class Word(Enum):
     ANSWERED = 2  # a call that got an error
     ALONE = 3  # not begun: it is to run as a job of its own
     RETURNED = 4  # run, but its reply could not be sent
+    REVOKED = 5  # a call that was cancelled, and told so
 
 
 class Failed(NamedTuple):
@@ -85,7 +86,7 @@ class Report:
     ran_s: float
 
 
-def job_of(name: str, item: Item) -> CurrentJob:
+def job_of(name: str, item: Item, *, is_cancelled: Callable[[str], bool]) -> CurrentJob:
     """Return the job that a message of a batch is; it was never tried before."""
     deadline_ms = item.deadline_ms
     return CurrentJob(
@@ -95,6 +96,7 @@ def job_of(name: str, item: Item) -> CurrentJob:
         redelivered=item.redelivered,
         deadline_s=None if deadline_ms is None else deadline_ms / 1000,
         call=item.call is not None,
+        is_cancelled=is_cancelled,
     )
 
 

@@ -24,7 +24,7 @@ from consumers.logs import FIELDS
 
 logger = get_logger("rabbitry.batches")
 
-_OUTCOMES = {Word.DONE: "done", Word.ANSWERED: "answered"}
+_OUTCOMES = {Word.DONE: "done", Word.ANSWERED: "answered", Word.REVOKED: "revoked"}
 
 
 class Batch:
@@ -100,6 +100,8 @@ class Batch:
         self._begun(self)
         if self._over:
             raise TaskRevokedError(self.id)
+        for message in self.messages:
+            self._consumer.app.cancelled.show(message.headers)
         items = self._items
         if not pool.body_can_be_buffer:
             items = [
@@ -172,6 +174,8 @@ class Batch:
         for message in self.messages:
             # Where one that comes back while it runs is looked for.
             state.requests[message.headers["id"]] = self
+            # It may have been cancelled before it could be found there.
+            self._consumer.app.cancelled.show(message.headers)
             self._observer.began(self.name, self._queue_of(message))
 
     def on_success(self, report: Report, **_: Any) -> None:
@@ -284,7 +288,7 @@ class Batch:
                 self._consumer.give_up(message, failure)
                 return "answered"
             undertaker.bury(message, failure)
-            return "dead"
+            return "revoked" if failure.reason is Reason.CANCELLED else "dead"
         if ending is Word.ALONE:
             self._alone(message)
             return "returned"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery import current_app, signals
+from celery.exceptions import TaskRevokedError
 from celery.utils.log import get_logger
 from kombu.exceptions import EncodeError
 
@@ -18,8 +19,8 @@ from consumers.batch.columns import Columns
 from consumers.batch.item import Ending, Failed, Item, Report, Word, context_of, job_of
 from consumers.current import CurrentJob, current_job, enter_batch, leave_batch
 from consumers.failure.failure import Failure
-from consumers.failure.verdict import GiveUp
-from consumers.job import JobTask, is_own, late, run_to_end
+from consumers.failure.verdict import Cancelled, GiveUp
+from consumers.job import JobTask, is_own, late, not_begun, run_to_end
 
 logger = get_logger("rabbitry.batches")
 
@@ -65,7 +66,11 @@ class BatchTask(JobTask):
             arguments = _arguments_of(item)
             if arguments is None:
                 continue
-            job = job_of(self.name, item)
+            job = job_of(self.name, item, is_cancelled=self.is_cancelled)
+            if job.cancelled:
+                exc = Cancelled(not_begun(self.name, item.id))
+                endings[index] = self._refuse(item, Reason.CANCELLED, exc, replies)
+                continue
             passed = late(job)
             if passed is not None:
                 endings[index] = self._refuse(item, Reason.DEADLINE, passed, replies)
@@ -146,6 +151,8 @@ class BatchTask(JobTask):
     def _end_failed(
         self, item: Item, exc: BaseException, failed: Failed, replies: _Replies
     ) -> Ending:
+        if item.call is not None and failed.failure.reason is Reason.CANCELLED:
+            return replies.send_revoked(item, failed.failure)
         # A caller is there to decide: it gets the error now, and there is no second attempt.
         return failed if item.call is None else replies.send_error(item, exc, failed.failure)
 
@@ -178,6 +185,14 @@ class _Replies:
             logger.exception("call %s could not be answered; it goes back to its queue", item.id)
             return Word.RETURNED
         return Word.ANSWERED
+
+    def send_revoked(self, item: Item, failure: Failure) -> Ending:
+        try:
+            self._store(item, TaskRevokedError(failure.message), "REVOKED")
+        except Exception:
+            logger.exception("call %s could not be answered; it goes back to its queue", item.id)
+            return Word.RETURNED
+        return Word.REVOKED
 
     def _store(self, item: Item, result: Any, state: str, **more: Any) -> None:
         request = context_of(item, hostname=self._hostname, started_ms=self._started_ms)

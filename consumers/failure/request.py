@@ -24,6 +24,8 @@ from celery.worker.state import task_ready
 
 from broker.case_file import Reason
 from broker.message import ATTEMPT, CALL, PUBLISHED, attempt_of
+from broker.receipt import Receipt
+from consumers.cancel.jobs import refusal
 from consumers.delays import FROM, due_of
 from consumers.failure.failure import Failure
 from consumers.failure.undertaker import Undertaker, last_reason
@@ -50,6 +52,9 @@ class JobRequest(Request):  # type: ignore[misc]
     # What acknowledging it means, and what the observer was told that became of it.
     _ending = "done"
     _outcome: str | None = None
+    _already_revoked: bool
+    # To a call, from this process: it is acknowledged when RabbitMQ has them.
+    _replies: list[Receipt] | None = None
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         try:
@@ -145,6 +150,8 @@ class JobRequest(Request):  # type: ignore[misc]
             self._end("returned")
             return self._undertaker.give_back(self._message)
         failure, again = _failure_of(exc, exc_info)
+        if failure.reason is Reason.CANCELLED:
+            return self._cancel(failure)
         if again and (lost or not self._is_call) and self._undertaker.has_attempts(self._message):
             if lost:
                 logger.error("job %s (%s) goes back to RabbitMQ: %s", self.name, self.id, failure)
@@ -159,18 +166,56 @@ class JobRequest(Request):  # type: ignore[misc]
         self._bury(Failure(reason, failure.error, failure.message, failure.traceback))
         return self._tell(exc, exc_info)
 
+    def revoked(self) -> bool:
+        """Say whether it must not begin: it is cancelled, or Celery's own revoke is about it."""
+        if not self._over and not self.acknowledged:
+            cancellation = self._app.cancelled.about(self._request_dict)
+            if cancellation is not None:
+                self._over = self._already_revoked = True
+                task_ready(self)
+                self._cancel(refusal(self._request_dict, cancellation))
+                return True
+        return bool(super().revoked())
+
+    def _cancel(self, failure: Failure) -> None:
+        """Answer a call, or make a job a dead letter, as cancelled."""
+        self._ending = "revoked"
+        try:
+            with self.task.backend.without_waiting() as self._replies:
+                self.task.backend.mark_as_revoked(
+                    *(self.id, failure.message),
+                    request=self._context,
+                    store_result=self.store_errors,
+                )
+        # As for `_tell`.
+        except Exception:
+            logger.exception("nobody could be told that job %s (%s) is cancelled", *self._names)
+        if self._is_call:
+            self.acknowledge()
+        else:
+            self._bury(failure)
+
+    @property
+    def _names(self) -> tuple[str, str]:
+        return self.name, self.id
+
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         if expired and not self._is_call:
             # Celery's own `expires`: where it would acknowledge, this buries.
             self._over = True
         self._ending = "answered" if self._is_call else "revoked"
-        super()._announce_revoked(reason, terminated, signum, expired)
+        with self.task.backend.without_waiting() as self._replies:
+            super()._announce_revoked(reason, terminated, signum, expired)
 
     def acknowledge(self) -> None:
         """Acknowledge the message; one that expired becomes a dead letter first."""
         if self._over and self.expires and not self._is_call and self._already_expired():
             text = f"job {self.name!r} ({self.id}) was not begun: it expired at {self.expires}"
             self._bury(Failure(Reason.DEADLINE, "", text))
+            return
+        if self._replies:
+            replies, self._replies = self._replies, None
+            self._undertaker.after(replies, self._message, self.acknowledge)
             return
         if not self.acknowledged and self._ending == "done":
             self._app.takeover.done(self._message, self.id, self._queue)
@@ -213,14 +258,18 @@ class JobRequest(Request):  # type: ignore[misc]
         if not self.acknowledged:
             self.acknowledged = True
             self._undertaker.bury(self._message, failure)
-            self._end("dead")
+            self._end("revoked" if failure.reason is Reason.CANCELLED else "dead")
 
     def _tell(self, exc: BaseException, exc_info: Any) -> None:
         """Tell whoever waits by Celery's means; what comes of it does not concern the message."""
         try:
-            self.task.backend.mark_as_failure(
-                self.id, exc, request=self._context, store_result=self.store_errors
-            )
+            context = self._context
+            if isinstance(exc, Reject) and isinstance(exc.reason, Failure):
+                context.raised = exc.reason.reply
+            with self.task.backend.without_waiting() as self._replies:
+                self.task.backend.mark_as_failure(
+                    self.id, exc, request=context, store_result=self.store_errors
+                )
             signals.task_failure.send(
                 sender=self.task,
                 task_id=self.id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["GiveUp", "TryAgain"]
+__all__ = ["Cancelled", "GiveUp", "TryAgain"]
 
 
 class GiveUp(Exception):
@@ -11,3 +11,8 @@ class GiveUp(Exception):
 
 class TryAgain(Exception):
     """Another attempt may mend it: the message goes back to RabbitMQ while its queue has any."""
+
+
+class Cancelled(Exception):
+    """Nobody wants it any more: a call is answered so, and a job becomes a dead letter that says
+    so; a task raises it where it finds `current_job().cancelled`."""

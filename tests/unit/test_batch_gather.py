@@ -18,6 +18,7 @@ from consumers.batch.gather import Gatherer, item_of
 from consumers.batch.item import Failed, Report, Word
 from consumers.batch.task import BatchTask
 from consumers.failure.failure import Failure
+from consumers.cancel.jobs import CancelledJobs
 from consumers.observer import JobObserver
 from tests.waiting import until
 
@@ -32,6 +33,7 @@ class Consumer:
         self.app = SimpleNamespace(
             tasks={task.name: task for task in tasks},
             observer=JobObserver(),
+            cancelled=CancelledJobs(),
             takeover=SimpleNamespace(
                 take=lambda message: message in self.taken,
                 is_gone=lambda message: message.channel is None,

@@ -1,0 +1,1 @@
+"""Jobs that nobody wants any more: read from RabbitMQ, not begun, and shown to those that run."""
