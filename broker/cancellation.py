@@ -13,12 +13,28 @@ from typing import Any
 from uuid import uuid4
 
 from broker.body import JSON, Body
-from broker.errors import InvalidMessage
+from broker.errors import CallFailed, InvalidMessage
 from broker.message import PERSISTENT, SHORT_STRING_BYTES, Message
 
 # Who cancels says when, by the clock of its machine, and who published said so by another one's.
 # What was published more than this after it was cancelled is another job of the same id.
 CLOCK_SKEW_MS = 5_000
+
+
+class CallCancelled(CallFailed):
+    """Somebody has cancelled the call: `rabbitry jobs cancel`, another process, Celery's revoke.
+
+    Attributes:
+        reason: the worker's words.
+    """
+
+    def __init__(self, *, job: str, message_id: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"the call of {job!r} ({message_id}) was cancelled: {reason}",
+            job=job,
+            message_id=message_id,
+        )
 
 
 @dataclass(frozen=True, slots=True)

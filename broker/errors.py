@@ -30,7 +30,7 @@
     │   ├── RemoteError              the task raised                    exit 1
     │   ├── CallTimeout              no reply by the deadline           exit 6
     │   └── InvalidReply             a reply that cannot be read        exit 1
-    ├── NoResult, ResultsUnavailable  of stored results (broker.stored)  exit 6, 4
+    ├── CallCancelled (broker.cancellation) 1; NoResult, ResultsUnavailable (broker.stored) 6, 4
     └── WorkerError                  a daemon (consumers.errors)         exit 1
 
 Each message is one sentence that names the object and the next step; passwords never appear.

@@ -121,6 +121,7 @@ class Caller:
         Raises:
             RemoteError: the task raised.
             CallTimeout: no reply within `timeout_s` seconds.
+            CallCancelled: somebody else has cancelled it.
             InvalidReply: a reply came that cannot be read.
             Unroutable, Rejected, OutcomeUnknown: the request did not arrive, or nobody knows.
             UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: nothing was sent.

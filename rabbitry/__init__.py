@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from broker.cancellation import CallCancelled
     from broker.contracts import Job
     from broker.errors import (
         AccessRefused,
@@ -32,15 +33,17 @@ if TYPE_CHECKING:
         Unroutable,
         VirtualHostMissing,
     )
+    from broker.inherited import detached
     from broker.receipt import Receipt, Routed
     from broker.stored import NoResult, ResultsUnavailable
     from broker.topology import Topology
-    from consumers.job import GiveUp, TryAgain, current_job, current_jobs, job
+    from consumers.job import Cancelled, GiveUp, TryAgain, current_job, current_jobs, job
     from producers.caller import Caller
     from producers.publisher import Publisher
     from producers.results import Results
 
 _ROOMS = {
+    "broker.cancellation": ("CallCancelled",),
     "broker.contracts": ("Job",),
     "broker.errors": (
         "AccessRefused",
@@ -66,7 +69,8 @@ _ROOMS = {
     "broker.receipt": ("Receipt", "Routed"),
     "broker.stored": ("NoResult", "ResultsUnavailable"),
     "broker.topology": ("Topology",),
-    "consumers.job": ("GiveUp", "TryAgain", "current_job", "current_jobs", "job"),
+    "broker.inherited": ("detached",),
+    "consumers.job": ("Cancelled", "GiveUp", "TryAgain", "current_job", "current_jobs", "job"),
     "producers.caller": ("Caller",),
     "producers.publisher": ("Publisher",),
     "producers.results": ("Results",),
@@ -82,12 +86,15 @@ __all__ = [  # noqa: RUF022  (in the order of the rooms)
     "job",
     "current_job",
     "current_jobs",
+    "detached",
+    "Cancelled",
     "GiveUp",
     "TryAgain",
     "Receipt",
     "Routed",
     "AccessRefused",
     "BrokerUnavailable",
+    "CallCancelled",
     "CallFailed",
     "CallTimeout",
     "InvalidArguments",

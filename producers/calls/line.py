@@ -14,6 +14,7 @@ from typing import Any
 
 from broker import inherited
 from broker.body import Serializer
+from broker.cancellation import CallCancelled
 from broker.confirmed import ConfirmedChannel
 from broker.connection import address_of
 from broker.contracts import Job
@@ -306,6 +307,9 @@ class Line:
             call.end(result=reply.result)
             return
         name, text, traceback = reply.error
+        if reply.revoked:
+            call.end(error=CallCancelled(job=call.job, message_id=call.id, reason=text))
+            return
         call.end(
             error=RemoteError(
                 job=call.job,

@@ -15,6 +15,7 @@ OUTCOMES = {
     "Rejected": "rejected",
     "OutcomeUnknown": "unknown",
     "KeptInOutbox": "accepted",
+    "CallCancelled": "cancelled",
 }
 
 

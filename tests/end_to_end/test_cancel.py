@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from broker.errors import CallTimeout, RemoteError
+from broker.cancellation import CallCancelled
+from broker.errors import CallTimeout
 from producers.caller import Caller
 from producers.cancel import Canceller
 from producers.publisher import Publisher
@@ -110,7 +111,7 @@ def test_a_caller_that_gives_up_is_heard_of(bench: Bench) -> None:
         under_way = caller.submit("test.obey", timeout_s=60, id="by hand")
         bench.noted("begun", 3)
         cancel(bench, "by hand")
-        with pytest.raises(RemoteError, match="told so"):
+        with pytest.raises(CallCancelled, match="told so"):
             under_way.result()
         results.close()
     assert not bench.letters()
@@ -127,7 +128,7 @@ def test_half_of_what_waits_is_cancelled_and_the_ledger_adds_up(bench: Bench) ->
         results = {call.id: call.result() for call in calls[1::2]}
         assert results == {id: id for id in ids[1::2]}
         for call in calls[::2]:
-            with pytest.raises(RemoteError, match="was not begun: it was cancelled by"):
+            with pytest.raises(CallCancelled, match="was not begun: it was cancelled by"):
                 call.result()
         probe = Probe.of_log(lambda: worker.log)
         outcomes = {("demo.echo", "revoked"): 100, ("demo.echo", "done"): 100}

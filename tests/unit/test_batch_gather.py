@@ -17,8 +17,8 @@ from consumers.batch.alarm import Alarm
 from consumers.batch.gather import Gatherer, item_of
 from consumers.batch.item import Failed, Report, Word
 from consumers.batch.task import BatchTask
-from consumers.failure.failure import Failure
 from consumers.cancel.jobs import CancelledJobs
+from consumers.failure.failure import Failure
 from consumers.observer import JobObserver
 from tests.waiting import until
 
