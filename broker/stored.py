@@ -108,7 +108,8 @@ def _pickled(value: Any) -> bytes:
     import pickle
 
     try:
-        return pickle.dumps(value)
+        # Older protocols turn arrays of another byte order into this machine's.
+        return pickle.dumps(value, protocol=5)
     # So does pickling.
     except Exception as exc:
         raise InvalidMessage(f"the result cannot be pickled: {type(exc).__name__}: {exc}") from exc

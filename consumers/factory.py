@@ -38,7 +38,18 @@ class JobApp(Celery):  # type: ignore[misc]
 
     Attributes:
         rivals: by job, all of them, as ``module:function``; Celery takes one, and says nothing.
+        kept: which results are kept, and where; None where none are.
     """
+
+    kept: Kept | None = None
+
+    @property
+    def thread_oid(self) -> str:
+        """Return where what this application sends is replied to; nowhere where results are kept.
+
+        Celery asks for a reply whatever its backend is.
+        """
+        return "" if self.kept is not None else str(super().thread_oid)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.rivals: dict[str, set[str]] = {}

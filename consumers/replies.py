@@ -100,6 +100,17 @@ class ReplyBackend(RPCBackend):  # type: ignore[misc]
 
         return News(Sending(tell, self._sender.call_at))
 
+    def ensure_chords_allowed(self) -> None:
+        """Refuse a chord of Celery's.
+
+        Raises:
+            NotImplementedError: always, as Celery's own backend.
+        """
+        raise NotImplementedError(
+            "a chord keeps what its parts return: add `results: {backend: redis://HOST:6379/0}` to"
+            " the topology"
+        )
+
     @property
     def _sender(self) -> ReplySender:
         # Of the application: Celery makes a backend for each thread.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,13 +12,15 @@ from textwrap import dedent
 import numpy as np
 import pytest
 
+from broker import case_file
 from broker.errors import RemoteError
 from broker.stored import NoResult, connect
 from producers.caller import Caller
 from producers.publisher import Publisher
 from producers.results import Results
 from tests.integration.conftest import Provisioned
-from tests.provision import provision, topology_of
+from tests.letters import inside
+from tests.provision import provision, ready_in, topology_of
 from tests.waiting import until
 
 TASKS = """
@@ -49,6 +52,10 @@ def noise(seed: int) -> dict:
 def scaled(noise: dict) -> np.ndarray:
     return noise["series"] * 2
 
+@job("kept.echo")
+def echo(value):
+    return value
+
 @job("kept.fail")
 def fail(message: str) -> None:
     raise LookupError(message)
@@ -61,7 +68,7 @@ def brief() -> str:
 def loose(a: int, b: int) -> int:
     return a + b
 """
-KEPT = ("add", "total", "whole", "noise", "scaled", "fail", "brief")
+KEPT = ("add", "total", "whole", "noise", "scaled", "echo", "fail", "brief")
 TEXT = (
     """
 version: 1
@@ -101,7 +108,9 @@ def provisioned(rabbitmq, redis, vhost, tmp_path, monkeypatch, request) -> Provi
     monkeypatch.setenv("KEPT_IN", redis.url)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "keeping.py").write_text(TASKS)
-    topology, path = topology_of(tmp_path, TEXT + getattr(request, "param", RESULTS))
+    results = getattr(request, "param", RESULTS)
+    text = TEXT if results else TEXT.replace(", store: true", "")
+    topology, path = topology_of(tmp_path, text + results)
     address = rabbitmq.address(vhost)
     provision(topology, address)
     return Provisioned(topology, path, address)
@@ -250,3 +259,79 @@ def test_a_result_expires_when_stated(provisioned, redis, worker, rabbitry) -> N
     assert done.returncode == 6
     assert json.loads(done.stdout)["outcome"] == "unknown"
     assert f"job {id!r} has no result" in done.stderr
+
+
+@pytest.mark.parametrize("provisioned", [""], indirect=True)
+def test_without_results_a_chain_works_and_a_chord_says_what_it_takes(start, client) -> None:
+    start(sys.executable, "-m", "rabbitry", "worker", "run", "threads")
+    printed = client("""
+        from celery import chain, chord
+        add, total, noise, scaled = keeping.add, keeping.total, keeping.noise, keeping.scaled
+        print(chain(add.s(1, 2), add.s(10), add.s(20))().get(timeout=40))
+        found = chain(noise.s(3), scaled.s())().get(timeout=40)
+        print(found.tobytes() == (noise.run(3)["series"] * 2).tobytes())
+        try:
+            chord([add.s(1, 1), add.s(2, 2)])(total.s())
+        except NotImplementedError as exc:
+            print(exc)
+    """)
+    assert printed.splitlines() == [
+        "33",
+        "True",
+        "a chord keeps what its parts return: add `results: {backend: redis://HOST:6379/0}` to the"
+        " topology",
+    ]
+
+
+PICKLE = 'results: {backend: "${KEPT_IN}", serializer: pickle}\naccept: [pickle]\n'
+PICKLED = """
+    for name in ("add", "echo"):
+        app.send_task(
+            f"kept.{name}",
+            (1, 2) if name == "add" else ({1, 2},),
+            task_id=name,
+            serializer="pickle",
+        )
+"""
+
+
+@pytest.mark.parametrize("provisioned", [PICKLE], indirect=True)
+def test_pickle_is_read_and_kept_where_the_file_says_so(
+    provisioned, start, client, env, rabbitry, tmp_path
+) -> None:
+    if os.geteuid() == 0:
+        refused = rabbitry("worker", "run", "normal", "--topology", provisioned.path, cwd=tmp_path)
+        assert refused.returncode == 1
+        assert "C_FORCE_ROOT" in refused.stderr
+        env["C_FORCE_ROOT"] = "true"
+    start(sys.executable, "-m", "rabbitry", "worker", "run", "normal")
+    client(PICKLED)
+    with Results(provisioned.topology) as results:
+        assert results.get("add", timeout_s=40) == 3
+        # No JSON would have it.
+        assert results.get("echo", timeout_s=40) == {1, 2}
+
+
+def test_pickle_is_refused_elsewhere(provisioned, worker, client) -> None:
+    client(PICKLED)
+    until(
+        lambda: ready_in(provisioned.address, "jobs.dead") == 2, timeout_s=40, what="dead letters"
+    )
+    cases = [case_file.of(each.headers) for each in inside(provisioned.address, "jobs.dead")]
+    assert [case.reason for case in cases if case is not None] == ["content-type"] * 2
+
+
+@pytest.mark.parametrize("provisioned", [RESULTS], indirect=True)
+def test_a_worker_that_redis_refuses_does_not_start(
+    provisioned, redis, rabbitry, tmp_path, env
+) -> None:
+    env["KEPT_IN"] = redis.url.replace(redis.password, "wr0ng-password")
+    done = rabbitry("worker", "run", "normal", "--topology", provisioned.path, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: the results in redis://127.0.0.1:")
+    assert "wr0ng" not in line
+    read = rabbitry("jobs", "result", "x", "--topology", provisioned.path)
+    assert read.returncode == 4
+    assert "wr0ng" not in read.stderr
