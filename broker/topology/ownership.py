@@ -13,6 +13,7 @@ from typing import Any
 
 from broker.errors import AccessRefused
 from broker.management import Management
+from broker.reply_queue import is_reply_queue
 from broker.topology.objects import (
     BINDING,
     EXCHANGE,
@@ -167,13 +168,14 @@ def write_record(management: Management, record: Record) -> None:
 
 
 def is_rabbitrys(identity: Identity) -> bool:
-    """Say whether an object is rabbitry's own bookkeeping and nobody's business."""
+    """Say whether an object is rabbitry's own and nobody's business: bookkeeping, reply queues."""
     if identity.kind == GLOBAL_PARAMETER:
         return identity.name[0].startswith(OWN_PREFIX)
     # What helps to replace a queue or an exchange is there for a moment only.
     if any(part.startswith(REPLACE_PREFIX) for part in identity.name):
         return True
-    return identity.kind == QUEUE and identity.name[0] == LOCK_NAME
+    name = identity.name[0]
+    return identity.kind == QUEUE and (name == LOCK_NAME or is_reply_queue(name))
 
 
 def protected_of(objects: Iterable[Object]) -> frozenset[Identity]:

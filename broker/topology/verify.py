@@ -17,7 +17,7 @@ from broker.management import Management, require_version
 from broker.topology.access import User
 from broker.topology.model import Topology
 from broker.topology.references import References
-from broker.topology.rights import Expectation, expectations
+from broker.topology.rights import REPLY_QUEUE, Expectation, expectations
 
 _NOT_A_NUMBER = "rabbitry verify-rights"
 _REPLY_TO = "amq.rabbitmq.reply-to"
@@ -179,7 +179,7 @@ class Probe:
                     channel.basic_cancel(tag)
                     return True, "allowed"
             except ChannelError as exc:
-                return self._read(exc.reply_code, str(exc.reply_text))
+                return self._read(exc.reply_code, str(exc.reply_text), wanted)
         raise RabbitryError(f"RabbitMQ carried out what it should have found wrong: {wanted}")
 
     def _open(self) -> Any:
@@ -195,13 +195,15 @@ class Probe:
         # Publishing is not answered; what comes next is, and so is an error before it.
         channel.basic_qos(0, 1, False)
 
-    def _read(self, code: int, text: str) -> tuple[bool | None, str]:
+    def _read(self, code: int, text: str, wanted: Expectation) -> tuple[bool | None, str]:
         if code == _ACCESS_REFUSED:
             internal = _INTERNAL in text
             return (
                 (True, "allowed, but the exchange is internal") if internal else (False, "refused")
             )
         if code == _PRECONDITION_FAILED:
+            return True, "allowed"
+        if code == _NOT_FOUND and wanted.name == REPLY_QUEUE:
             return True, "allowed"
         if code == _NOT_FOUND:
             return True, "allowed, but it does not exist; apply the file first"

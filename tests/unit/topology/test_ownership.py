@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from broker.reply_queue import new_name
 from broker.topology import Topology
 from broker.topology.celery_names import celery_owned
 from broker.topology.changes import Change, Plan
@@ -28,7 +29,7 @@ from broker.topology.objects import (
     binding_identity,
 )
 from broker.topology.obsolete import Consent
-from broker.topology.ownership import Record, Records, name_of
+from broker.topology.ownership import Record, Records, is_rabbitrys, name_of
 from broker.topology.plan import candidates, make_plan
 from broker.topology.rivals import reaches
 from broker.topology.saved import SavedPlan, fingerprint
@@ -260,6 +261,16 @@ def test_a_replacement_says_which_policy_key_would_avoid_it(
 )
 def test_celerys_own_objects_are_known_by_their_names(identity: Identity, what: str | None) -> None:
     assert celery_owned(identity) == what
+
+
+def test_a_callers_reply_queue_is_neither_foreign_nor_taken_in() -> None:
+    own = Identity(QUEUE, (new_name(),))
+    assert is_rabbitrys(own)
+    assert not is_rabbitrys(Identity(QUEUE, ("reply",)))
+    desired = compile_topology(topology(queues=QUEUES))
+    plan = make_plan(desired, there(desired, own=Object(own, {})), consent=PRUNE)
+    assert plan.changes == ()
+    assert own not in plan.unmanaged
 
 
 # -- records and fingerprints ---------------------------------------------------------
