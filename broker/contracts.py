@@ -65,7 +65,8 @@ class Contract:
         time_limit_s: seconds that it may run, or None.
         store: whether its result outlives the reply.
         expires: whether RabbitMQ itself may take a job past its deadline for dead: where nothing
-            on its way delays it, which would let it go early, and dead letters are kept.
+            on its way delays it, which would let it go early, and dead letters are kept; for
+            calls, where none are, since an expired call is no dead letter.
     """
 
     name: str

@@ -158,10 +158,9 @@ class Envelope:
             )
         )
         flags, between = self._flags, self._reply_to_bytes
-        # As in `job_message`: RabbitMQ does not answer a call that it takes for dead.
-        if ttl_ms is not None and not between:
+        if ttl_ms is not None:
             text = str(ttl_ms).encode()
-            flags, between = flags | _TTL_FLAG, _BYTES[len(text)] + text
+            flags, between = flags | _TTL_FLAG, between + _BYTES[len(text)] + text
         # Beside the table: class, weight, size and flags (14), the table's length, mode, priority,
         # the lengths of two ids, and the time.
         ids_size = len(correlation_bytes) + len(id_bytes)

@@ -150,7 +150,7 @@ def job_message(
     if reply_to is not None:
         headers[CALL] = True
         properties["reply_to"] = reply_to
-    elif options.ttl_ms is not None:
+    if options.ttl_ms is not None:
         properties["expiration"] = str(options.ttl_ms)
     if job.headers:
         headers.update(checked_headers(contract.name, job.headers))

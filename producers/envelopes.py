@@ -51,7 +51,6 @@ class Envelopes(dict[str, Envelope]):
 
     def _contract(self, name: str) -> Contract:
         contract = contract_of(self._topology, name)
-        if self._reply_to is not None:
-            return contract  # a call does not expire: somebody waits for an answer
-        expires = may_expire(self._routes, contract.exchange, contract.routing_key)
+        calls = self._reply_to is not None
+        expires = may_expire(self._routes, contract.exchange, contract.routing_key, calls=calls)
         return replace(contract, expires=expires)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.connection import connect
+from broker.errors import CallTimeout
+from producers.caller import Caller
 from producers.publisher import Publisher
 from tests.provision import QUICK, provision, ready_in, topology_of
 from tests.waiting import until
@@ -20,6 +24,26 @@ QUEUE = """
     overflow: reject-publish
 delays: {max: 1m}
 """
+
+
+def test_a_call_that_nobody_takes_is_gone_where_rabbitmq_keeps_no_dead_letters(
+    rabbitmq, vhost, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setenv("RABBITRY_MANAGEMENT_URL", rabbitmq.management_url)
+    topology, _ = topology_of(tmp_path, QUICK.replace("\njobs:\n", QUEUE + "\njobs:" + JOBS))
+    address = rabbitmq.address(vhost)
+    provision(topology, address)
+    with Caller(topology, address.url) as caller:
+        dropped = caller.submit("test.dropped", timeout_s=1.0)
+        kept = caller.submit("test.kept", timeout_s=1.0)
+        until(lambda: dropped.receipt.done and kept.receipt.done, 20, "the confirms")
+        for call in (dropped, kept):
+            with pytest.raises(CallTimeout):
+                call.result()
+        until(lambda: ready_in(address, "jobs.tiny") == 0, 20, "the end of the call")
+    # A dead letter is only what somebody may still want: there its worker ends it.
+    assert ready_in(address, "jobs.kept") == 1
+    assert ready_in(address, "jobs.dead") == 0
 
 
 def test_only_what_nothing_delays_has_a_time_to_live(

@@ -28,6 +28,7 @@ from broker.frames import (
     wire_bytes,
 )
 from broker.ids import BATCH, Ids
+from broker.inherited import Parent
 from broker.message import CALL, NEWS, Message, job_message
 
 CONTRACT = Contract("demo.add", "jobs", "normal.demo.add", priority=7, deadline_s=2.5)
@@ -187,33 +188,42 @@ jobs = st.builds(
     serializer=st.sampled_from(["json", "msgpack"]),
     expires=st.booleans(),
     reply_to=st.sampled_from([None, "rabbitry.reply.x"]),
+    parent=st.sampled_from([None, Parent(None, None, 1.0), Parent("its parent", "its root", None)]),
 )
 def test_a_job_in_its_envelope_equals_its_message_header_by_header(
-    job: Job, serializer: Any, expires: bool, reply_to: str | None
+    job: Job, serializer: Any, expires: bool, reply_to: str | None, parent: Parent | None
 ) -> None:
     options: dict[str, Any] = {"published_ms": NOW_MS}
     contract = replace(CONTRACT, expires=expires)
     envelope = Envelope(contract, ids=Ids(), serializer=serializer, reply_to=reply_to)
     try:
-        message = job_message(contract, job, serializer=serializer, reply_to=reply_to, **options)
+        message = job_message(
+            contract,
+            job,
+            serializer=serializer,
+            reply_to=reply_to,
+            parent_id=parent.id if parent else None,
+            root_id=parent.root_id if parent else None,
+            **options,
+        )
     except InvalidMessage:
         with pytest.raises(InvalidMessage):
             envelope.frames(job, **options)
         return
-    id, content = envelope.frames(job, **options)
+    id, content = envelope.frames(job, parent=parent, **options)
     plain = content_of(message, exchange="jobs", routing_key="normal.demo.add")
     ours, body = by_amqp(written(content))
     theirs, their_body = by_amqp(written(plain))
     assert ours["message_id"] == id
     if job.id is None:
         for made in (ours, theirs):
-            for name in ("id", "root_id"):
+            for name in ("id",) if parent and parent.id else ("id", "root_id"):
                 made["application_headers"].pop(name)
             made.pop("message_id")
             if job.correlation_id is None:
                 assert made.pop("correlation_id")
     assert ours == theirs
-    assert ("expiration" in ours) == (expires and reply_to is None)
+    assert ("expiration" in ours) == expires
     assert ours.get("reply_to") == reply_to
     assert body == their_body
     assert by_pika(written(content))[2] == body
