@@ -11,6 +11,8 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
+from celery import Celery
+from celery.result import AsyncResult
 
 from broker import case_file
 from broker.errors import RemoteError
@@ -137,7 +139,7 @@ def client(provisioned, env, tmp_path) -> Client:
 
 
 def test_a_result_is_read_from_other_processes_bit_for_bit(
-    provisioned, worker, client, rabbitry, tmp_path
+    provisioned, redis, worker, client, rabbitry, tmp_path
 ) -> None:
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         id = publisher.publish("kept.noise", 5).message_id
@@ -167,9 +169,12 @@ def test_a_result_is_read_from_other_processes_bit_for_bit(
         kept = caller.submit("kept.add", 1, 2, timeout_s=30)
         loose = caller.submit("loose.add", 1, 2, timeout_s=30)
         assert (kept.result(), loose.result()) == (3, 3)
-    # Replied to, and kept as well.
+    # Replied to, and kept as well; a Celery client that knows nothing of us reads it.
     with Results(provisioned.topology) as results:
         assert results.get(kept.id, timeout_s=30) == 3
+        plain = Celery(broker=provisioned.url, backend=redis.url)
+        assert AsyncResult(kept.id, app=plain).get(timeout=30) == 3
+        plain.close()
         with pytest.raises(NoResult, match=r"store: true"):
             results.get(loose.id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -177,3 +178,11 @@ def test_a_worker_of_roots_reads_no_pickle(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     with pytest.raises(WorkerError, match=r"root's.*C_FORCE_ROOT"):
         check_kept(None, topology, {})
+
+
+def test_no_results_are_kept_of_the_messages_of_a_batch(tmp_path) -> None:
+    topology = topology_of(tmp_path)
+    batch = SimpleNamespace(columns=object())
+    app = SimpleNamespace(kept=Kept.of(topology), tasks={"kept": batch})
+    with pytest.raises(WorkerError, match=r"job 'kept' is a batch"):
+        check_kept(app, topology)
