@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from broker.body import Body
-from broker.case_file import REPLAYS, without_case
+from broker.case_file import REPLAYS, Reason, without_case
 from broker.confirmed import ConfirmedChannel
 from broker.errors import RabbitryError
 from broker.message import DEADLINE, PUBLISHED, Message
@@ -76,7 +76,8 @@ def replay(
     """Send dead letters again to the exchange and routing key that they came from.
 
     The message id and everything else stay; the case file and ``x-death`` go, and the header
-    ``rabbitry-replays`` counts. A deadline that has passed begins anew.
+    ``rabbitry-replays`` counts. A deadline that has passed begins anew, and what was cancelled is
+    not any more.
 
     Args:
         browser: looks into the queue.
@@ -139,6 +140,9 @@ def again(letter: Letter, now_ms: int) -> Message:
     headers = without_case(letter.delivery.headers)
     headers[REPLAYS] = letter.case.replays + 1
     headers.update(_deadline(headers, now_ms))
+    if letter.case.reason == Reason.CANCELLED:
+        # What was published before it was cancelled stays cancelled.
+        headers[PUBLISHED] = now_ms
     properties = dict(letter.delivery.properties)
     body = Body(
         letter.delivery.content,

@@ -21,6 +21,8 @@ from tests.waiting import until
 
 TASKS = """
 import json, os, time
+from celery import current_app
+from rabbitry import Caller, Publisher, Topology, detached
 from consumers.job import Cancelled, current_job, current_jobs, job
 
 def note(**fields):
@@ -57,8 +59,33 @@ def many(number):
     for each in current_jobs():
         note(id=each.id, what="ran", cancelled=each.cancelled)
     return number
+
+@job("test.parent")
+def parent():
+    topology = Topology.load(os.environ["RABBITRY_TOPOLOGY"])
+    with Caller(topology, one_shot=True) as caller:
+        caller.call("test.child", "called", timeout_s=600)
+    with Publisher(topology) as publisher:
+        publisher.publish("test.child", "published").wait()
+        publisher.publish("test.child", "sooner", deadline_s=5).wait()
+        with detached():
+            publisher.publish("test.child", "detached").wait()
+    current_app.send_task("test.child", ("sent",))
+    return current_job().deadline_s
+
+@job("test.child")
+def child(how):
+    now = current_job()
+    note(what="child", how=how, deadline_s=now.deadline_s, root_id=now.root_id)
 """
-NAMES = {"obey": "obey", "finish": "finish", "note": "plain", "many": "many"}
+NAMES = {
+    "obey": "obey",
+    "finish": "finish",
+    "note": "plain",
+    "many": "many",
+    "parent": "parent",
+    "child": "child",
+}
 JOBS = "".join(
     f'  test.{name}: {{task: "cancelling:{function}", exchange: jobs,'
     f" routing_key: normal.test.{name}}}\n"

@@ -107,13 +107,13 @@ def test_a_caller_that_gives_up_is_heard_of(bench: Bench) -> None:
         bench.noted("begun", 2)
         assert call.cancel()
         bench.noted("seen", 2)
-        results = caller.map("test.finish", [60, 60], timeout_s=60)
         under_way = caller.submit("test.obey", timeout_s=60, id="by hand")
         bench.noted("begun", 3)
         cancel(bench, "by hand")
         with pytest.raises(CallCancelled, match="told so"):
             under_way.result()
-        results.close()
+        results = caller.map("demo.echo", iter([1, 2]), timeout_s=60)
+        assert list(results) == [1, 2]
     assert not bench.letters()
     assert worker.stop() == 0
 
@@ -199,3 +199,16 @@ def test_the_command_cancels_and_says_what_became_of_it(bench: Bench) -> None:
     assert refused.returncode == 2
     assert "1 to 255 bytes" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_what_a_job_publishes_has_what_is_left_of_its_deadline(bench: Bench) -> None:
+    bench.worker()
+    with Caller(bench.topology, bench.url) as caller:
+        deadline_s = caller.call("test.parent", id="the root", timeout_s=30)
+    children = {note["how"]: note for note in bench.noted("child", 5)}
+    for how in ("called", "published", "sent"):
+        assert abs(children[how]["deadline_s"] - deadline_s) < 0.01, children
+        assert children[how]["root_id"] == "the root"
+    assert children["sooner"]["deadline_s"] < deadline_s - 20
+    assert children["detached"]["deadline_s"] is None
+    assert children["detached"]["root_id"] != "the root"

@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.cancellation import CLOCK_SKEW_MS, Cancellation, read_cancellation
+from broker.case_file import Reason
 from broker.errors import InvalidMessage
 from broker.message import PUBLISHED
+from broker.topology import Topology
 from consumers.cancel.jobs import CancelledJobs, refusal
 from consumers.cancel.table import Table
+from consumers.dead_letters.letter import Letter
+from consumers.dead_letters.replay import again
+from consumers.queues.browse import Delivery
+from tests.docs import ROOT
+from tests.letters import PUBLISHED_MS, letter
 
 NOW_MS = 1_700_000_000_000
 
@@ -183,3 +190,15 @@ def test_threads_may_add_and_ask_at_once() -> None:
         thread.join()
     assert len(jobs) == 500
     assert jobs.holds("3-499")
+
+
+@pytest.mark.parametrize(("reason", "stays"), [(Reason.CANCELLED, False), (Reason.FAILED, True)])
+def test_only_a_replay_of_what_was_cancelled_is_not_cancelled_any_more(
+    reason: Reason, stays: bool
+) -> None:
+    jobs = CancelledJobs(in_hand=lambda _: False)
+    jobs.add(cancel("a", PUBLISHED_MS + 1000))
+    dead = letter(Topology.load(ROOT / "topology.yaml"), "a", reason=reason)
+    delivery = Delivery(1, "jobs.dead", "", False, b"", dead.headers, dead.properties)
+    sent = again(Letter.of("jobs.dead", delivery), PUBLISHED_MS + 60_000)
+    assert (jobs.about(sent.headers) is not None) is stays
