@@ -1,0 +1,1 @@
+"""What the two web applications share: the job, the calls under way, the page, how it starts."""
