@@ -1,0 +1,1 @@
+"""The application: views over the calls of the process."""

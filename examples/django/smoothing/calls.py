@@ -1,0 +1,17 @@
+"""The calls of this process."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from web.calls import Calls
+from web.services import make_caller
+
+
+@cache
+def calls() -> Calls:
+    """Return the calls of this process; its caller is made with the first request.
+
+    Not before: a server that forks its processes would have made one for all of them.
+    """
+    return Calls(make_caller())

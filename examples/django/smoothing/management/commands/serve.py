@@ -1,0 +1,38 @@
+"""`manage.py serve`: RabbitMQ, topology, worker and server by one command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.core.wsgi import get_wsgi_application
+from web.services import add_options, run
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+
+class Command(BaseCommand):
+    """Start everything that the project needs, and serve it."""
+
+    help = (
+        "Start RabbitMQ unless RABBITRY_URL names one, apply the topology, start a worker, serve."
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Take the options that both examples have."""
+        add_options(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Serve until Ctrl-C."""
+        # The worker has Django's settings too, as Celery sees to it: jobs may use models.
+        sys.exit(
+            run(
+                get_wsgi_application,
+                port=options["port"],
+                worker=not options["no_worker"],
+                paths=[PROJECT],
+            )
+        )
