@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kombu.exceptions import EncodeError
+
 from broker.body import CONTENT_TYPES
-from broker.errors import InvalidInput, WorkerError
+from broker.errors import InvalidInput, RabbitryError, WorkerError
 from broker.stored import (
     ANSWER_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
@@ -27,6 +29,14 @@ PICKLE = "application/x-python-serialize"
 # While a result is not written its slot, or a worker's loop, does nothing else; the job goes back
 # to RabbitMQ after that, which has more patience.
 _RETRY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.2}
+
+
+class NotStored(RabbitryError, EncodeError):  # type: ignore[misc]
+    """A job is done and its result could not be kept: RabbitMQ has the job again.
+
+    To Celery an EncodeError, which it takes for a failure of the job; any other would be one of
+    its own, which it answers differently in each pool.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,22 +15,15 @@ from celery.states import READY_STATES
 from celery.utils.log import get_logger
 from kombu.exceptions import EncodeError
 
-from broker.errors import InvalidMessage, RabbitryError
+from broker.errors import InvalidMessage
 from broker.receipt import Receipt
 from broker.stored import ResultsUnavailable, dump, load, translated
 from consumers.failure.failure import Failure
+from consumers.kept import NotStored
 from consumers.replies import ReplyBackend
 from consumers.replies_news import News
 
 logger = get_logger("rabbitry.results")
-
-
-class NotStored(RabbitryError, EncodeError):  # type: ignore[misc]
-    """A job is done and its result could not be kept: RabbitMQ has the job again.
-
-    To Celery an EncodeError, which it takes for a failure of the job; any other would be one of
-    its own, which it answers differently in each pool.
-    """
 
 
 class StoringBackend(RedisBackend):  # type: ignore[misc]

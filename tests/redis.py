@@ -85,7 +85,7 @@ def running() -> Iterator[Redis]:
     port, password = _free_port(), secrets.token_urlsafe(12)
     # Not as an argument, which others could read.
     (folder / "redis.conf").write_text(
-        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave \"\"\nappendonly no\n"
+        f'bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave ""\nappendonly no\n'
         f"dir {folder}\n"
     )
     command = [str(binary), str(folder / "redis.conf")]

@@ -21,6 +21,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.state import task_ready
+from kombu.exceptions import EncodeError
 
 from broker.case_file import Reason
 from broker.message import ATTEMPT, CALL, PUBLISHED, attempt_of
@@ -29,6 +30,7 @@ from consumers.cancel.jobs import refusal
 from consumers.delays import FROM, due_of
 from consumers.failure.failure import Failure
 from consumers.failure.undertaker import Undertaker, last_reason
+from consumers.kept import NotStored
 from consumers.logs import log_ended
 
 logger = get_logger("rabbitry.job")
@@ -309,6 +311,9 @@ def _failure_of(exc: BaseException, exc_info: Any) -> tuple[Failure, bool]:
         return Failure(Reason.TIME_LIMIT, "celery.exceptions.TimeLimitExceeded", text), False
     if isinstance(exc, _LOST):
         return Failure.of(Reason.KILLED, exc, with_traceback=False), True
-    failure = Failure.of(Reason.FAILED, exc, with_traceback=False)
+    # A result that no message or store can hold is the same next time.
+    again = not isinstance(exc, EncodeError) or isinstance(exc, NotStored)
+    reason = Reason.FAILED if again else Reason.GIVEN_UP
+    failure = Failure.of(reason, exc, with_traceback=False)
     where = str(exc_info.traceback or "")
-    return Failure(failure.reason, failure.error, failure.message, where), True
+    return Failure(failure.reason, failure.error, failure.message, where), again

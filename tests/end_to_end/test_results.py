@@ -62,6 +62,11 @@ def echo(value):
 def fail(message: str) -> None:
     raise LookupError(message)
 
+@job("kept.odd")
+def odd() -> object:
+    print("an odd job runs")
+    return object()
+
 @job("kept.brief")
 def brief() -> str:
     return "gone soon"
@@ -70,7 +75,7 @@ def brief() -> str:
 def loose(a: int, b: int) -> int:
     return a + b
 """
-KEPT = ("add", "total", "whole", "noise", "scaled", "echo", "fail", "brief")
+KEPT = ("add", "total", "whole", "noise", "scaled", "echo", "fail", "odd", "brief")
 TEXT = (
     """
 version: 1
@@ -218,6 +223,13 @@ def test_what_fails_is_kept_when_it_is_over_and_a_chord_of_it_fails(
     done = rabbitry("jobs", "result", id, "--topology", provisioned.path)
     assert done.returncode == 1
     assert done.stderr == "Error: job 'kept.fail' failed in the worker: LookupError: no luck\n"
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        odd = publisher.publish("kept.odd").message_id
+    with Results(provisioned.topology) as results, pytest.raises(RemoteError, match="is not JSON"):
+        results.get(odd, timeout_s=40)
+    until(lambda: ready_in(provisioned.address, "jobs.dead") == 2, timeout_s=40, what="its end")
+    # What cannot be kept is the same next time.
+    assert worker.log.count("an odd job runs") == 1
     printed = client(f"""
         from celery import chord
         from celery.result import AsyncResult
