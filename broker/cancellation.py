@@ -9,6 +9,7 @@ import json
 import os
 import socket
 from dataclasses import dataclass
+from sys import intern
 from typing import Any
 from uuid import uuid4
 
@@ -96,7 +97,8 @@ def read_cancellation(content: bytes | memoryview | str) -> Cancellation:
     by, at_ms = value.get("by"), value.get("at")
     return Cancellation(
         id,
-        by if isinstance(by, str) else "",
+        # The same few, again and again.
+        intern(by) if isinstance(by, str) else "",
         # Without a time it is about every message of this id.
         at_ms if isinstance(at_ms, int) and not isinstance(at_ms, bool) else 2**62,
     )
