@@ -17,6 +17,7 @@ from broker.errors import (
     RemoteError,
 )
 from producers.cli.options import OUTCOMES, job_options
+from producers.cli.progress import CallBar
 
 
 @click.command(
@@ -47,7 +48,10 @@ def call(
     priority: int | None,
     timeout: float,
 ) -> int:
-    """Call a job, wait for its reply and print it."""
+    """Call a job, wait for its reply and print it.
+
+    On a terminal a bar shows how far the job is, where it says so.
+    """
     from broker.contracts import Job, contract_of
     from producers.caller import Caller
     from producers.data import parse_arguments
@@ -57,10 +61,13 @@ def call(
     contract_of(topology, name).check((), kwargs)
     if not timeout > 0:
         raise InvalidInput("--timeout must be more than 0 seconds")
-    with Caller(topology, session.url, one_shot=True) as caller:
+    with Caller(topology, session.url, one_shot=True) as caller, CallBar() as bar:
         caller.connect(timeout_s=timeout)
         started = time.perf_counter()
-        pending = caller.submit(Job(name, (), kwargs, id=id_, priority=priority), timeout_s=timeout)
+        pending = caller.submit(
+            Job(name, (), kwargs, id=id_, priority=priority), timeout_s=timeout, news=bar.shown
+        )
+        bar.follow(pending)
         result, failure = None, None
         try:
             result = pending.result()
