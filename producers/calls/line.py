@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import os
 import threading
@@ -224,9 +225,9 @@ class Line:
         self._be_here()
         if self._channel.has_room:
             return self.submit(job, **options)
-        submitting = asyncio.get_running_loop().run_in_executor(
-            None, partial(self.submit, job, **options)
-        )
+        # What runs, and so what the call inherits, is told by a context variable.
+        submit = partial(contextvars.copy_context().run, self.submit, job, **options)
+        submitting = asyncio.get_running_loop().run_in_executor(None, submit)
         try:
             return await asyncio.shield(submitting)
         except asyncio.CancelledError:
