@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from broker.inherited import detached
     from broker.receipt import Receipt, Routed
+    from broker.reply import Accepted, Progress
     from broker.stored import NoResult, ResultsUnavailable
     from broker.topology import Topology
     from consumers.job import Cancelled, GiveUp, TryAgain, current_job, current_jobs, job
@@ -67,6 +68,7 @@ _ROOMS = {
         "VirtualHostMissing",
     ),
     "broker.receipt": ("Receipt", "Routed"),
+    "broker.reply": ("Accepted", "Progress"),
     "broker.stored": ("NoResult", "ResultsUnavailable"),
     "broker.topology": ("Topology",),
     "broker.inherited": ("detached",),
@@ -92,6 +94,8 @@ __all__ = [  # noqa: RUF022  (in the order of the rooms)
     "TryAgain",
     "Receipt",
     "Routed",
+    "Accepted",
+    "Progress",
     "AccessRefused",
     "BrokerUnavailable",
     "CallCancelled",

@@ -101,7 +101,7 @@ def test_the_public_names_are_these() -> None:
     assert sorted(rabbitry.__all__) == sorted(
         [
             *("Topology", "Publisher", "Caller", "Job", "job", "current_job", "Receipt", "Routed"),
-            *("CallCancelled", "Cancelled", "detached"),
+            *("Accepted", "Progress", "CallCancelled", "Cancelled", "detached"),
             *("current_jobs", "GiveUp", "TryAgain", "Results", "NoResult", "ResultsUnavailable"),
             *("AccessRefused", "BrokerUnavailable", "CallFailed", "CallTimeout"),
             *("InvalidArguments", "InvalidInput", "InvalidMessage", "InvalidReply"),
