@@ -271,7 +271,7 @@ def _settled(
         for change in pending
         if change.action == "delete"
         and change.identity.kind == QUEUE
-        and change.identity.name[0] not in consent.nonempty
+        and not consent.deletes_filled(change.identity.name[0], owner=plan.owner)
     ]
     if not queues:
         return {}

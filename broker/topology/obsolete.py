@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from broker.topology.cancellations import Cancellations
 from broker.topology.changes import Change, Left
 from broker.topology.counts import Counts
 from broker.topology.objects import (
@@ -49,6 +50,15 @@ class Consent:
     nonempty: frozenset[str] = frozenset()
     user: str | None = None
 
+    def deletes_filled(self, queue: str, *, owner: str) -> bool:
+        """Say whether a queue may be deleted with what it holds.
+
+        Args:
+            queue: its name.
+            owner: the topology's. Its cancellations are nobody's loss, and always hold something.
+        """
+        return queue in self.nonempty or queue == Cancellations(owner).queue
+
 
 def obsolete_of(desired: Desired, observed: Observed, records: Records) -> dict[Identity, Object]:
     """Return the recorded objects that the file no longer names; generated policies apart."""
@@ -81,7 +91,8 @@ def judge(
     for identity in obsolete:
         name = identity.name[0]
         held = counts.get(name) if identity.kind == QUEUE else None
-        if held is not None and not held.idle and name not in consent.nonempty:
+        filled = held is not None and not held.idle
+        if filled and not consent.deletes_filled(name, owner=records.own.owner):
             hindered.setdefault(
                 identity, f"it holds {held}; --delete-nonempty {name} deletes it all the same"
             )

@@ -11,6 +11,7 @@ from broker.topology.compile import compile_topology
 from broker.topology.diagram import drawing
 from broker.topology.lint import check
 from broker.topology.objects import BINDING, EXCHANGE, POLICY, QUEUE, Identity
+from broker.topology.obsolete import Consent
 
 BASE = {
     "version": 1,
@@ -64,3 +65,12 @@ def test_the_picture_shows_the_way_of_jobs_only() -> None:
     topology = Topology.model_validate(BASE)
     found = drawing(topology, compile_topology(topology, secrets=False).objects)
     assert not [node for node in found.nodes if "cancellations" in node.name]
+
+
+def test_what_it_holds_keeps_nobody_from_deleting_it() -> None:
+    consent = Consent(prune=True, nonempty=frozenset({"old"}))
+    assert consent.deletes_filled("shop.cancellations", owner="shop")
+    assert consent.deletes_filled("old", owner="shop")
+    # Another topology's may still be read.
+    assert not consent.deletes_filled("other.cancellations", owner="shop")
+    assert not consent.deletes_filled("q", owner="shop")
