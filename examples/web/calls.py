@@ -27,6 +27,10 @@ class Busy(RabbitryError):
     """There are as many calls, or streams, as this process takes."""
 
 
+class NotTaken(RabbitryError):
+    """RabbitMQ did not confirm a job in time; it was given up."""
+
+
 class NoSuchCall(RabbitryError):
     """This process knows of no call by that id: never, or no more."""
 
@@ -77,7 +81,8 @@ class Calls:
         Raises:
             Busy: there are too many.
             BrokerUnavailable: RabbitMQ is not there.
-            PublishFailed: RabbitMQ did not take it, or did not say so in time.
+            PublishFailed: RabbitMQ did not take it.
+            NotTaken: RabbitMQ did not say so in time.
             InvalidInput: nothing was sent.
         """
         with self._lock:
@@ -91,9 +96,12 @@ class Calls:
             try:
                 call.receipt.wait(timeout_s=CONFIRM_S)
             except TimeoutError:
+                # Should it arrive after all, no worker begins it.
                 call.cancel()
-                reason = f"RabbitMQ has not confirmed it within {CONFIRM_S:g} s"
-                raise call.unknown(reason) from None
+                raise NotTaken(
+                    f"RabbitMQ did not confirm the job within {CONFIRM_S:g} s, and it was given up;"
+                    " try again"
+                ) from None
             history = History(call, clock=self._clock)
             with self._lock:
                 self._histories[call.id] = history

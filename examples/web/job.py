@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from consumers.job import Array, Cancelled, current_job, job
+import numpy as np
+
+from rabbitry import Cancelled, current_job, job
 from web import lowess
 
 
 @job("web.lowess")
 def curve_with_band(
-    series: Array, *, window: int = 53, passes: int = 2, resamples: int = 1000
+    series: np.ndarray[Any, Any], *, window: int = 53, passes: int = 2, resamples: int = 1000
 ) -> dict[str, Any]:
     """Smooth a series with a band around it; see `web.lowess.curve_with_band`.
 

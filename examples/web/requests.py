@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker.errors import BrokerUnavailable, InvalidInput, PublishFailed, RabbitryError
-from web.calls import Busy, NoSuchCall
+from web.calls import Busy, NoSuchCall, NotTaken
 
 MOST_BYTES = 512 * 1024
 # What is refused for its size is read so far all the same, else its sender never reads why.
@@ -156,7 +156,7 @@ def refusal(exc: RabbitryError) -> tuple[int, dict[str, Any]]:
         status = 404
     elif isinstance(exc, InvalidInput):
         status = 400
-    elif isinstance(exc, (Busy, BrokerUnavailable, PublishFailed)):
+    elif isinstance(exc, (Busy, NotTaken, BrokerUnavailable, PublishFailed)):
         status = 503
     else:
         status = 500

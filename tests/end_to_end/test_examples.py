@@ -42,8 +42,8 @@ STOP_TIMEOUT_S = 30
 MARK = "RABBITRY_EXAMPLE_TEST"
 CO2 = (EXAMPLES / "data" / "co2.csv").read_bytes()
 SUNSPOTS = (EXAMPLES / "data" / "sunspots.csv").read_bytes()
-# A job that is still under way when it has been looked at: seconds on a quick machine.
-LONG = {"resamples": 2000, "passes": 4}
+# A job that is still under way when it has been looked at: a second on a quick machine.
+LONG = {"resamples": 1200, "passes": 4}
 # Far longer, for those that do not run to their end.
 ENDLESS = {"resamples": 5000, "passes": 10, "window": 301}
 
@@ -412,3 +412,15 @@ def test_a_client_that_goes_frees_its_stream(no_worker, monkeypatch):
 def opens(client: httpx.Client, id: str) -> bool:
     with client.stream("GET", f"jobs/{id}/events") as response:
         return response.status_code == 200
+
+
+def test_what_rabbitmq_does_not_confirm_in_time_is_given_up(no_worker, monkeypatch):
+    with serving_calls(no_worker, most=2) as (_, client):
+        assert client.post("jobs", content=SUNSPOTS).status_code == 202
+        monkeypatch.setattr("web.calls.CONFIRM_S", 1e-9)
+        for _ in range(2):  # what is given up takes no room
+            answer = client.post("jobs", content=SUNSPOTS)
+            assert answer.status_code == 503
+            assert answer.json()["error"] == "NotTaken"
+        monkeypatch.undo()
+        assert client.post("jobs", content=SUNSPOTS).status_code == 202
