@@ -30,6 +30,7 @@ from broker.frames import CHANNEL, Content, body_bytes, content_of
 from broker.loop import ConnectionLoop
 from broker.message import Message
 from broker.observer import Observer
+from broker.outlet import Outlet
 from broker.receipt import Receipt
 from broker.window import Window
 from broker.wire import Confirm, Wire
@@ -106,7 +107,7 @@ class ConfirmedChannel:
         self._flight = Flight(self._why_rejected)
         self._waiting = self._flight.waiting
         self._channel: Any = None
-        self._wire: Wire | None = None
+        self._outlet = Outlet(self._flight)
         self._pumping = self._later = False
         self._connections = self._used_connections = 0
         self._sweep_at = float("inf")
@@ -114,6 +115,12 @@ class ConfirmedChannel:
         self._loop = ConnectionLoop(self._address, self, name=self._name)
 
     # -- for other threads --------------------------------------------------------------
+
+    @property
+    def flows(self) -> bool:
+        """Whether what is published now is written now: connected, not blocked, nothing kept."""
+        self._be_here()
+        return self._outlet.flows
 
     @property
     def loop(self) -> ConnectionLoop:
@@ -200,6 +207,7 @@ class ConfirmedChannel:
                     self._observer.ended("unknown", [time.monotonic() - started])
                 return receipt
             under_way.open += 1
+            alone = under_way.open == 1 and not stream
             self._waiting.append(receipt)
             wake = self.pump
             if stream and len(self._waiting) < STREAM_MESSAGES:
@@ -212,7 +220,8 @@ class ConfirmedChannel:
                 self._sweep_at = deadline
         if sooner:
             self._loop.soon(lambda: self._loop.call_at(deadline, self._sweep))
-        if not pumping:
+        # What comes alone is not worth waking another thread for.
+        if not pumping and not (alone and self._write_here()):
             self._loop.soon(wake)
         return receipt
 
@@ -287,17 +296,16 @@ class ConfirmedChannel:
         if self._connections > max(1, self._used_connections) and self._observer is not None:
             self._observer.reconnected()
         self._used_connections = self._connections
-        self._flight.begin_channel()
-        self._wire = wire
+        self._outlet.attach(wire)
         if self._on_delivery is not None:
             wire.deliveries = Deliveries(self._on_delivery)
         self.pump()
 
     def lost(self, error: BrokerUnavailable) -> None:
         """Keep what was not confirmed for the next connection."""
-        if self._wire is not None:
-            self._flight.note_unwritten(self._wire.unwritten, self._wire.frame_max)
-        self._wire = None
+        wire = self._outlet.detach()
+        if wire is not None:
+            self._flight.note_unwritten(wire.unwritten, wire.frame_max)
         self._set_blocked(None)
         self._trouble = str(error)
         with self._lock:
@@ -314,7 +322,7 @@ class ConfirmedChannel:
 
     def channel_closed(self, code: int, text: str) -> None:
         """End the message that RabbitMQ closed the channel for; send the others again."""
-        self._wire = None
+        self._outlet.detach()
         outcomes = self._flight.closed(code, text)
         for _, outcome in outcomes:
             if isinstance(outcome.__cause__, MessageTooLarge):
@@ -333,6 +341,7 @@ class ConfirmedChannel:
 
     def _set_blocked(self, reason: str | None) -> None:
         before, self.blocked_reason = self.blocked_reason, reason
+        self._outlet.blocked = reason is not None
         if self._observer is None or (before is None) == (reason is None):
             return
         if reason is not None:
@@ -346,12 +355,12 @@ class ConfirmedChannel:
     def pump(self) -> None:
         """Write what waits, as far as the connection takes it."""
         self._pumping = self._later = False
-        wire = self._wire
-        while wire is not None and self.blocked_reason is None and not wire.unwritten:
-            buffers = self._flight.next_buffers(wire.frame_max)
-            if not buffers:
-                return
-            wire.write(*buffers)
+        self._outlet.write()
+
+    def _write_here(self) -> bool:
+        # Who publishes next asks the loop, unless this thread still finds its message.
+        self._pumping = False
+        return self._outlet.write_here()
 
     def _pump_later(self) -> None:
         self._loop.call_at(time.monotonic() + STREAM_WAIT_S, self.pump)
@@ -381,7 +390,7 @@ class ConfirmedChannel:
     def _why_waiting(self) -> str:
         if self.blocked_reason is not None:
             return f"RabbitMQ blocks publishing: {self.blocked_reason}"
-        if self._wire is None:
+        if self._outlet.wire is None:
             return self._trouble
         return "no confirm by the deadline"
 

@@ -356,6 +356,8 @@ class ConnectionLoop:
     def _forget_wire(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
+            # Another thread may write; meanwhile its descriptor must not become another socket's.
+            wire.halt()
             try:
                 self._poll.unregister(wire.sock)
             except (KeyError, ValueError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections import deque
 from struct import Struct
 from typing import Any, Protocol
@@ -68,6 +69,9 @@ class Wire:
         self._transport = connection.transport
         self._reader = reader
         self._out: deque[memoryview] = deque()
+        # Heartbeats are written by the connection's own thread, messages by others too.
+        self._writing = threading.RLock()
+        self._halted = False
         self._rest: bytes = self._transport._read_buffer
         self._read_to = 0
         self._transport._read_buffer = b""
@@ -78,6 +82,11 @@ class Wire:
         connection.on_unblocked = lambda: reader.blocked(None)
         self.sock = self._transport.sock
         self.sock.settimeout(0)
+
+    @property
+    def takes_two_threads(self) -> bool:
+        """Whether one thread may write while another reads; a TLS session allows only one."""
+        return not isinstance(self.sock, ssl.SSLSocket)
 
     @property
     def frame_max(self) -> int:
@@ -92,29 +101,33 @@ class Wire:
         Raises:
             OSError: the connection is lost.
         """
-        if self._out:
-            for data in buffers:
-                self._keep(data)
-            self.flush()
-            return
-        for index, data in enumerate(buffers):
-            written = self._send(data)
-            if written < len(data):
-                self._keep(memoryview(data)[written:])
-                for later in buffers[index + 1 :]:
-                    self._keep(later)
+        with self._writing:
+            if self._halted:
+                raise ConnectionResetError("the connection is closed")
+            if self._out:
+                for data in buffers:
+                    self._keep(data)
+                self.flush()
                 return
+            for index, data in enumerate(buffers):
+                written = self._send(data)
+                if written < len(data):
+                    self._keep(memoryview(data)[written:])
+                    for later in buffers[index + 1 :]:
+                        self._keep(later)
+                    return
 
     def flush(self) -> None:
         """Go on writing what is kept."""
-        while self._out:
-            data = self._out[0]
-            written = self._send(data)
-            self.unwritten -= written
-            if written < len(data):
-                self._out[0] = data[written:]
-                return
-            self._out.popleft()
+        with self._writing:
+            while self._out:
+                data = self._out[0]
+                written = self._send(data)
+                self.unwritten -= written
+                if written < len(data):
+                    self._out[0] = data[written:]
+                    return
+                self._out.popleft()
 
     def _keep(self, data: bytes | memoryview) -> None:
         if len(data):
@@ -210,6 +223,11 @@ class Wire:
             self._connection.on_inbound_frame((kind, channel, payload))
 
     # -- giving it back -----------------------------------------------------------------
+
+    def halt(self) -> None:
+        """Write no more, whoever would; nobody is writing when it returns."""
+        with self._writing:
+            self._halted = True
 
     def stop(self) -> None:
         """Read no further; what is left belongs to py-amqp."""

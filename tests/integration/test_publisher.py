@@ -385,7 +385,7 @@ def test_an_observer_counts_each_message_once_and_the_reconnection(provisioned) 
         channel.publish(message, exchange="jobs", routing_key=key)
     assert channel.flush(20)
     # As a network does it: both ends learn that the connection is gone.
-    channel._wire.sock.shutdown(socket.SHUT_RDWR)
+    channel._outlet.wire.sock.shutdown(socket.SHUT_RDWR)
     until(lambda: counting.counts["reconnected"], timeout_s=20, what="the reconnection")
     channel.publish(message, exchange="jobs", routing_key="normal.demo.echo").wait()
     channel.close()
