@@ -18,7 +18,7 @@ from broker.receipt import Receipt
 from broker.reply import FINAL, TRACEBACK_BYTES, error_of, reply_body, reply_frames
 from consumers.job import published_ms_of
 from consumers.replies_news import News, Sending
-from consumers.replies_sender import ReplySender, too_large, wait
+from consumers.replies_sender import ReplySender, too_large
 
 # How long a reply may be on its way: to a call without a deadline, at most, and at least; clocks
 # differ, and the caller's own decides when it has waited enough.
@@ -48,10 +48,10 @@ class ReplyBackend(RPCBackend):  # type: ignore[misc]
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Send the reply to a request that waits for one; return when RabbitMQ has it.
+        """Send the reply to a request that waits for one; return when it is on its way.
 
-        It also returns when the reply is dropped: its queue is gone, or its time is over. News go
-        to callers that want them, and nobody waits for those.
+        Without a connection it returns when RabbitMQ has the reply, or its time is over. News go to
+        callers that want them.
 
         Raises:
             kombu.exceptions.EncodeError: the result cannot travel; Celery then replies with that.
@@ -72,7 +72,7 @@ class ReplyBackend(RPCBackend):  # type: ignore[misc]
         if unwaited is not None:
             unwaited.append(receipt)
             return result
-        wait(receipt)
+        self._sender.settle(receipt)
         larger = too_large(receipt)
         if larger is not None:
             raise _too_large(larger)
