@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from consumers.failure.intake import problem_of
 from consumers.failure.request import JobRequest
 from consumers.job import JobTask
 from consumers.keepalive import keep_alive
+from consumers.kept import NotStored
 from consumers.limits import CONSUMER_TIMEOUT
 from consumers.pool.pool import JobTaskPool
 from consumers.prefetch import consume, prefetch_of
@@ -53,8 +55,10 @@ RETRY_FIRST_S, RETRY_MOST_S, ATTEMPT_S = 0.5, 1.0, 4.0
 LOST_CHILD_S = 0.5
 
 
-# For what was cancelled before this worker came; RabbitMQ hands over some ten thousand a second.
-CANCELLATIONS_S = 5.0
+# For what was cancelled before this worker came: ten seconds are enough for all that the stream
+# keeps, and an idle one takes milliseconds.
+CANCELLATIONS_S = 30.0
+CANCELLATIONS_STEP_S = 0.5
 
 
 class NotRun(RabbitryError):
@@ -69,8 +73,7 @@ class JobTasks(Tasks):  # type: ignore[misc]
     def start(self, c: Any) -> None:
         """Say how long jobs may run, and consume; called for each connection anew."""
         c.update_strategies()
-        if not c.app.cancellations.wait(CANCELLATIONS_S):
-            logger.warning("jobs begin before all is read of what was cancelled meanwhile")
+        c.read_cancellations()
         consume(c)
 
 
@@ -135,6 +138,17 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         hub.call_repeatedly(BEAT_S, self.app.pulse.turned)
         if isinstance(self.pool, prefork.TaskPool):
             hub.call_repeatedly(LOST_CHILD_S, self.pool.maintain_pool)
+
+    def read_cancellations(self) -> None:
+        """Wait until all is read that was cancelled before this worker came."""
+        deadline = time.monotonic() + CANCELLATIONS_S
+        while not self.app.cancellations.wait(CANCELLATIONS_STEP_S):
+            # The loop does not turn meanwhile.
+            self.app.pulse.beat()
+            state.maybe_shutdown()
+            if time.monotonic() >= deadline:
+                logger.warning("jobs begin before all is read of what was cancelled meanwhile")
+                return
 
     def wake(self) -> None:
         """Let the loop's next turn begin at once; safe in a signal handler."""
@@ -284,6 +298,7 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         else:
             self._count(message, "answered" if is_call else "dead")
         if not is_call:
+            self._keep(headers, failure)
             self.app.undertaker.bury(message, failure)
             return
         logger.error("call %s is answered with an error (%s): %s", id, failure.reason, failure)
@@ -304,6 +319,22 @@ class JobConsumer(Consumer):  # type: ignore[misc]
         else:
             acknowledge = partial(message.ack_log_error, logger, self.connection_errors)
             self.app.undertaker.after(replies, message, acknowledge)
+
+    def _keep(self, headers: Mapping[str, Any], failure: Failure) -> None:
+        """Keep for who reads a job's result later that it ends without one."""
+        id, kept, backend = headers.get("id"), self.app.kept, self.app.backend
+        if kept is None or not isinstance(id, str) or not kept.keeps(headers.get("task")):
+            return
+        request = Context(headers)
+        request.hostname = self.hostname
+        try:
+            if failure.reason is Reason.CANCELLED:
+                backend.mark_as_revoked(id, failure.message, request=request)
+            else:
+                backend.store_result(id, NotRun(str(failure)), "FAILURE", request=request)
+        # Its case file tells the same.
+        except NotStored as exc:
+            logger.error("job %s (%s) ends without a result: %s", headers["task"], id, exc)
 
     def _count(self, message: Any, outcome: str, *, job: str = "") -> None:
         """Count what is no job; under no name, for anybody may think of any number of them."""

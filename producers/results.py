@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from broker.cancellation import CallCancelled
 from broker.errors import InvalidInput, InvalidMessage, InvalidReply, RemoteError
 from broker.reply import Reply, reply_of
 from broker.stored import KEY_PREFIX, NoResult, connect, load, translated
@@ -46,7 +47,8 @@ class Results:
             timeout_s: seconds to wait for its end.
 
         Raises:
-            RemoteError: the task raised, or the job was revoked.
+            RemoteError: the task raised, or the job was never run.
+            CallCancelled: somebody has cancelled it.
             NoResult: none is kept, nor came in time.
             InvalidReply: what is kept cannot be read.
             ResultsUnavailable: Redis does not answer.
@@ -69,6 +71,8 @@ class Results:
         if reply.error is None:
             return reply.result
         name, text, traceback = reply.error
+        if reply.revoked:
+            raise CallCancelled(job=job, message_id=id, reason=text)
         raise RemoteError(
             job=job,
             message_id=id,

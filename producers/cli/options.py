@@ -16,6 +16,7 @@ OUTCOMES = {
     "OutcomeUnknown": "unknown",
     "KeptInOutbox": "accepted",
     "CallCancelled": "cancelled",
+    "NoResult": "unknown",
 }
 
 

@@ -7,6 +7,7 @@ import click
 from broker.cli import Duration, Session, common_options, note, print_json
 from broker.errors import EXIT_DONE, CallFailed, InvalidInput, RabbitryError, RemoteError
 from producers.cli.call import plain, print_result
+from producers.cli.options import OUTCOMES
 
 
 @click.command(
@@ -16,8 +17,8 @@ Examples:
   rabbitry jobs result nightly-report --wait 10m --json
 
 \b
-Exit code 1: the task raised; 4: the Redis of `results:` does not answer; 6: no result (the job
-has not ended, its result is not kept, or its time is over).""",
+Exit code 1: the task raised, or somebody cancelled the job; 4: the Redis of `results:` does not
+answer; 6: no result (the job has not ended, its result is not kept, or its time is over).""",
 )
 @click.argument("id_", metavar="ID")
 @click.option(
@@ -43,9 +44,9 @@ def result(session: Session, id_: str, wait: float) -> int:
         except (CallFailed, NoResult) as exc:
             failure = exc
     if session.json:
-        outcome = "result" if failure is None else "error"
-        if isinstance(failure, NoResult):
-            outcome = "unknown"
+        outcome = "result"
+        if failure is not None:
+            outcome = OUTCOMES.get(type(failure).__name__, "error")
         document = {"id": id_, "outcome": outcome, "result": plain(value)}
         print_json(document if failure is None else {**document, "reason": str(failure)})
     if failure is not None:

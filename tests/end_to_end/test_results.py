@@ -336,6 +336,24 @@ def test_pickle_is_refused_elsewhere(provisioned, worker, client) -> None:
     )
     cases = [case_file.of(each.headers) for each in inside(provisioned.address, "jobs.dead")]
     assert [case.reason for case in cases if case is not None] == ["content-type"] * 2
+    # Who reads its result hears of it.
+    with Results(provisioned.topology) as results, pytest.raises(RemoteError, match="not read"):
+        results.get("add", timeout_s=20)
+
+
+def test_a_job_that_is_cancelled_before_it_begins_has_that_for_a_result(
+    provisioned, start, rabbitry, env
+) -> None:
+    with Publisher(provisioned.topology, provisioned.url) as publisher:
+        publisher.publish("kept.add", 1, 2, id="unwanted").wait()
+    done = rabbitry("jobs", "cancel", "unwanted", "--topology", provisioned.path)
+    assert done.returncode == 0, done.stderr
+    start(sys.executable, "-m", "rabbitry", "worker", "run", "threads")
+    read = rabbitry(
+        *("jobs", "result", "unwanted", "--wait", "30s", "--json"),
+        *("--topology", provisioned.path),
+    )
+    assert json.loads(read.stdout)["outcome"] == "cancelled", read.stderr
 
 
 @pytest.mark.parametrize("provisioned", [RESULTS], indirect=True)
