@@ -169,7 +169,9 @@ class Caller:
             UnknownJob, InvalidArguments, InvalidMessage, MessageTooLarge: nothing was sent.
         """
         return self._line.submit(
-            _job_of(job, args, kwargs, id=id, priority=priority), timeout_s=timeout_s, news=news
+            _job_of(job, args, kwargs, id=id, priority=priority, timeout_s=timeout_s),
+            timeout_s=timeout_s,
+            news=news,
         )
 
     async def asubmit(
@@ -183,7 +185,7 @@ class Caller:
         **kwargs: Any,
     ) -> Call:
         """Do as `submit`, without keeping the event loop where the window is full."""
-        job = _job_of(job, args, kwargs, id=id, priority=priority)
+        job = _job_of(job, args, kwargs, id=id, priority=priority, timeout_s=timeout_s)
         return await self._line.submit_later(job, timeout_s=timeout_s, news=news)
 
     # -- news, and many calls -------------------------------------------------------------
@@ -205,7 +207,7 @@ class Caller:
         Raises:
             Whatever `call` raises; what is wrong with the arguments at once.
         """
-        job = _job_of(job, args, kwargs, id=id, priority=priority)
+        job = _job_of(job, args, kwargs, id=id, priority=priority, timeout_s=timeout_s)
         return stream(lambda on_news: self._line.submit(job, timeout_s=timeout_s, on_news=on_news))
 
     def astream(
@@ -218,7 +220,7 @@ class Caller:
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
         """Do as `stream`, for coroutines; the call is made when the first of it is awaited."""
-        job = _job_of(job, args, kwargs, id=id, priority=priority)
+        job = _job_of(job, args, kwargs, id=id, priority=priority, timeout_s=timeout_s)
         return stream_later(
             lambda on_news: self._line.submit_later(job, timeout_s=timeout_s, on_news=on_news)
         )
@@ -278,9 +280,10 @@ def _job_of(
     *,
     id: str | None,
     priority: int | None,
+    timeout_s: float,
 ) -> Job:
     if isinstance(job, str):
-        return Job(job, args, kwargs, id=id, priority=priority)
+        return Job(job, args, kwargs, id=id, priority=priority, deadline_s=timeout_s)
     if args or kwargs:
         raise InvalidInput("a Job brings its own arguments; give either a Job or a name")
     return job

@@ -343,7 +343,7 @@ class Line:
 
 def _within(job: Job, timeout_s: float) -> Job:
     """Return a job as it is called: with the timeout as its deadline."""
-    if not timeout_s > 0:
+    if not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
         raise InvalidArguments(
             f"a call of {job.name!r} needs a timeout of more than 0 seconds, not {timeout_s!r}",
             job=job.name,
@@ -354,6 +354,8 @@ def _within(job: Job, timeout_s: float) -> Job:
             job=job.name,
         )
     deadline_s = timeout_s if job.deadline_s is None else min(job.deadline_s, timeout_s)
+    if job.deadline_s == deadline_s and job.correlation_id is None:
+        return job
     # The reply finds its call by the message's own id.
     return replace(job, deadline_s=deadline_s, correlation_id=None)
 

@@ -297,7 +297,7 @@ def test_what_cannot_be_sent_is_an_error_of_that_call_alone(caller, consumer) ->
         caller.submit("demo.echo", np.zeros(3 * 2**20))
     with pytest.raises(InvalidArguments, match="delayed"):
         caller.submit(Job("demo.echo", delay_s=3))
-    for timeout_s in (0, -1):
+    for timeout_s in (0, -1, float("nan"), None, "soon"):
         with pytest.raises(InvalidArguments, match="timeout"):
             caller.call("demo.echo", timeout_s=timeout_s)
     assert caller._line._calls.take_all() == []
