@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,9 @@ from celery import Celery
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.body import encode
+from broker.body import ARRAYS_JSON, encode
 from broker.errors import InvalidMessage
+from broker.frames import FRAME_MAX
 from broker.message import FINISHED, PUBLISHED, STARTED, WORKER
 from broker.reply import (
     ACCEPTED,
@@ -192,3 +195,29 @@ def test_arrays_travel_in_results_and_in_partial_ones() -> None:
     news = read_reply(body.content, content_type=body.content_type, headers={})
     assert isinstance(news, Progress)
     assert news.partial.tolist() == array.tolist()
+
+
+def test_an_array_is_copied_once_into_its_reply_and_read_where_it_lies() -> None:
+    array = np.zeros(500_000)
+    # What is imported for the first time is none of it.
+    read_reply(reply_body("1", SUCCESS, array[:1]).content, content_type=ARRAYS_JSON, headers={})
+
+    def taken(work: Callable[[], Any]) -> tuple[Any, float]:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        made = work()
+        return made, (tracemalloc.get_traced_memory()[1] - before) / array.nbytes
+
+    tracemalloc.start()
+    try:
+        body, encoded = taken(lambda: reply_body("1", SUCCESS, array))
+        frames, framed = taken(lambda: reply_frames(body, reply_to="q", correlation_id="1"))
+        _, split = taken(lambda: list(frames.buffers(FRAME_MAX)))
+        reply, decoded = taken(
+            lambda: read_reply(body.content, content_type=ARRAYS_JSON, headers={})
+        )
+    finally:
+        tracemalloc.stop()
+    assert encoded < 1.1
+    assert max(framed, split, decoded) < 0.1
+    assert np.shares_memory(reply.result, np.frombuffer(body.content, np.uint8))
