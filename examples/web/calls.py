@@ -148,6 +148,10 @@ class Calls:
         call = self._find(id).call
         return not call.done() and bool(call.cancel())
 
+    def close(self) -> None:
+        """Close the caller; what is under way ends with an error."""
+        self._caller.close()
+
     def _stopped_listening(self) -> None:
         with self._lock:
             self._streams -= 1

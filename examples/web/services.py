@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from io import BufferedIOBase
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -36,12 +38,41 @@ class Server(ThreadingMixIn, WSGIServer):
     # Those who come at once wait to be accepted, rather than for their second attempt.
     request_queue_size = 128
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that went, or never said what they want."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
+class Writer(BufferedIOBase):
+    """Writes to a client, and takes one that accepts nothing for one that has gone."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def writable(self) -> bool:
+        """Say that it can be written to."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Send all of it."""
+        try:
+            self._connection.sendall(data)
+        except TimeoutError:
+            raise ConnectionAbortedError("the client accepts nothing") from None
+        return len(data)
+
 
 class Handler(WSGIRequestHandler):
     """Handles a request without a line on stderr for each."""
 
-    # Whoever sends nothing holds a thread no longer than this.
+    # Whoever sends nothing, or accepts nothing, holds a thread no longer than this.
     timeout = 30
+
+    def setup(self) -> None:
+        """Prepare to read and to write."""
+        super().setup()
+        self.wfile = Writer(self.connection)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: a stream of events is one request, and errors are answered."""
@@ -65,15 +96,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(
-    application: Callable[[], Any], *, port: int, worker: bool, paths: Sequence[Path] = ()
+    application: Callable[[], AbstractContextManager[Any]],
+    *,
+    port: int,
+    worker: bool,
+    paths: Sequence[Path] = (),
 ) -> int:
     """Start RabbitMQ unless RABBITRY_URL names one, apply the topology, start a worker and serve.
 
     Ctrl-C ends whatever was started.
 
     Args:
-        application: returns the WSGI application; called once RabbitMQ's address is known, which
-            it finds in RABBITRY_URL.
+        application: gives the WSGI application as long as it serves; called once RabbitMQ's
+            address is known, which it finds in RABBITRY_URL.
         port: to serve at; 0 takes a free one.
         worker: whether to start one.
         paths: folders that the worker imports from, besides this one's.
@@ -85,7 +120,8 @@ def run(
     try:
         with (
             services(interruption, worker=worker, paths=paths) as look,
-            serving(application(), port=port) as at,
+            application() as answers,
+            serving(answers, port=port) as at,
         ):
             print(at, flush=True)
             print("Ctrl-C ends it, and everything that it started.", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """A plain WSGI application that answers at once, and tells how far its jobs are.
 
-`python examples/wsgi/app.py` starts it with everything that it needs; behind another server it is
-`application`, made by `make_application`.
+`python examples/wsgi/app.py` starts it with everything that it needs. Behind another server it is
+an `Application`, with a caller made in each of the server's processes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,10 @@ class Application:
             status, document = requests.refusal(exc)
             status, headers, body = _json(status, document)
         start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-        return [] if environ["REQUEST_METHOD"] == "HEAD" else body
+        return body
 
     def _respond(self, environ: dict[str, Any]) -> Response:
-        method = environ["REQUEST_METHOD"].replace("HEAD", "GET")
-        match (method, *environ.get("PATH_INFO", "/").strip("/").split("/")):
+        match (environ["REQUEST_METHOD"], *environ.get("PATH_INFO", "/").strip("/").split("/")):
             case ("GET", ""):
                 return _file(requests.PAGE, "text/html; charset=utf-8")
             case ("GET", "data", name) if name in requests.SAMPLES:
@@ -61,7 +61,7 @@ class Application:
             case ("GET", "jobs", id, "events"):
                 return self._events(environ, id)
             case _:
-                return _json(404, {"error": "NotFound", "message": "there is nothing here"})
+                return _json(404, {"error": "NotFound", "message": "nothing answers that here"})
 
     def _submit(self, environ: dict[str, Any]) -> Response:
         query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
@@ -89,9 +89,11 @@ def _file(path: Path, content_type: str) -> Response:
     return 200, [("Content-Type", content_type), ("Content-Length", str(len(body)))], [body]
 
 
-def make_application() -> Application:
-    """Return the application; its caller is this process's own."""
-    return Application(Calls(make_caller()))
+@contextmanager
+def application() -> Iterator[Application]:
+    """Give the application, with a caller that is closed in the end."""
+    with make_caller() as caller:
+        yield Application(Calls(caller))
 
 
 def main() -> int:
@@ -102,7 +104,7 @@ def main() -> int:
     )
     add_options(parser)
     options = parser.parse_args()
-    return run(make_application, port=options.port, worker=not options.no_worker)
+    return run(application, port=options.port, worker=not options.no_worker)
 
 
 if __name__ == "__main__":

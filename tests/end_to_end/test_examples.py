@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,9 +10,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -21,75 +17,22 @@ import httpx
 import numpy as np
 import pytest
 
+from broker.connection import Address
 from broker.management import Management
-from broker.topology import Topology
-from producers.caller import Caller
-from tests.provision import provision
+from tests.end_to_end.websites import CO2, ROOT, SUNSPOTS, Site
 from tests.rabbitmq import RabbitMQ
-from tests.waiting import until
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples"
-sys.path.append(str(EXAMPLES))
+from web import lowess, requests  # isort: skip
 
-from web import lowess, requests  # noqa: E402
-from web.calls import Calls  # noqa: E402
-from web.services import TOPOLOGY, serving  # noqa: E402
 
 COMMANDS = {"wsgi": ["examples/wsgi/app.py"], "django": ["examples/django/manage.py", "serve"]}
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 MARK = "RABBITRY_EXAMPLE_TEST"
-CO2 = (EXAMPLES / "data" / "co2.csv").read_bytes()
-SUNSPOTS = (EXAMPLES / "data" / "sunspots.csv").read_bytes()
 # A job that is still under way when it has been looked at: a second on a quick machine.
 LONG = {"resamples": 1200, "passes": 4}
 # Far longer, for those that do not run to their end.
 ENDLESS = {"resamples": 5000, "passes": 10, "window": 301}
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A running example.
-
-    Attributes:
-        client: asks it.
-        process: of the command.
-    """
-
-    client: httpx.Client
-    process: subprocess.Popen[str]
-
-    def submit(self, csv: bytes = SUNSPOTS, **settings: Any) -> str:
-        answer = self.client.post("jobs", content=csv, params=settings)
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
-
-    @contextmanager
-    def events(self, id: str, *, after: int | None = None) -> Iterator[Iterator[Any]]:
-        headers = {} if after is None else {"Last-Event-ID": str(after)}
-        with self.client.stream("GET", f"jobs/{id}/events", headers=headers) as response:
-            assert response.status_code == 200
-            assert response.headers["Content-Type"].startswith("text/event-stream")
-            yield read_events(response)
-
-    def result(self, id: str) -> dict[str, Any]:
-        with self.events(id) as events:
-            *_, (_, kind, data) = events
-        assert kind == "result", data
-        return data
-
-
-def read_events(response: httpx.Response) -> Iterator[tuple[int, str, Any]]:
-    """Yield number, kind and data of each event as it comes."""
-    fields: dict[str, str] = {}
-    for line in response.iter_lines():
-        name, _, value = line.partition(": ")
-        if line:
-            fields[name] = value
-        elif "event" in fields:
-            yield int(fields["id"]), fields["event"], json.loads(fields["data"])
-            fields = {}
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +84,19 @@ def site(
         assert process.wait(STOP_TIMEOUT_S) == 130, log.read_text()
         assert "Traceback" not in log.read_text()
         assert running(value) == []
+        assert reply_queues(rabbitmq.address(web_vhost)) == []
     finally:
         for pid in running(value):  # only where a test has failed
             os.kill(pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
+
+
+def reply_queues(address: Address) -> list[str]:
+    """Return the queues of callers that have not deleted theirs."""
+    with Management(address) as management:
+        queues = management.get("queues", address.vhost_name)
+    return [each["name"] for each in queues if each["name"].startswith("rabbitry.reply.")]
 
 
 def running(value: str) -> list[int]:
@@ -183,7 +134,6 @@ def test_the_page_and_its_data_come_from_one_place(site):
     assert "//" not in page.text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
     assert site.client.get("data/co2.csv").content == CO2
     assert site.client.get("data/../README.md").status_code == 404
-    assert site.client.head("").status_code == 200
 
 
 def test_an_answer_comes_at_once_and_the_result_is_numpys_own(site):
@@ -299,128 +249,3 @@ def test_what_is_not_there_is_404(site):
         assert answer.status_code == 404
         assert "this process has no job 'x'" in answer.json()["message"]
     assert site.client.get("nothing").status_code == 404
-
-
-# -- what goes wrong around it, with the application in this process ------------------
-
-
-def wsgi_application(calls: Calls) -> Any:
-    spec = spec_from_file_location("wsgi_example", EXAMPLES / "wsgi" / "app.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Application(calls)
-
-
-@contextmanager
-def serving_calls(url: str, **options: Any) -> Iterator[tuple[Calls, httpx.Client]]:
-    with Caller(Topology.load(TOPOLOGY), url) as caller:
-        calls = Calls(caller, **options)
-        with (
-            serving(wsgi_application(calls)) as address,
-            httpx.Client(base_url=address, timeout=30, trust_env=False) as client,
-        ):
-            yield calls, client
-
-
-@pytest.fixture
-def no_worker(rabbitmq: RabbitMQ, vhost: str) -> str:
-    """The address of a virtual host with the example's topology, where no worker runs."""
-    provision(Topology.load(TOPOLOGY), rabbitmq.address(vhost))
-    return rabbitmq.url(vhost)
-
-
-def test_where_no_worker_runs_the_stream_ends_with_an_error(no_worker):
-    with serving_calls(no_worker, timeout_s=0.5) as (_, client):
-        id = client.post("jobs", content=SUNSPOTS).json()["id"]
-        with client.stream("GET", f"jobs/{id}/events") as response:
-            [(_, kind, data)] = read_events(response)
-    assert kind == "error"
-    assert data["error"] == "CallTimeout"
-    assert "0.5" in data["message"]
-
-
-def test_where_there_is_no_room_it_is_busy_and_the_old_make_way(no_worker):
-    with serving_calls(no_worker, most=2, most_streams=1) as (calls, client):
-        first, second = (client.post("jobs", content=SUNSPOTS).json()["id"] for _ in range(2))
-        refused = client.post("jobs", content=SUNSPOTS)
-        assert refused.status_code == 503
-        assert refused.headers["Retry-After"] == "5"
-        assert "2 jobs are under way" in refused.json()["message"]
-
-        stream = calls.events(first)
-        assert client.get(f"jobs/{second}/events").status_code == 503
-        stream.close()
-        with client.stream("GET", f"jobs/{second}/events") as response:
-            assert response.status_code == 200
-            assert client.delete(f"jobs/{second}").json()["given_up"]
-            assert [kind for _, kind, _ in read_events(response)] == ["error"]
-
-        assert client.post("jobs", content=SUNSPOTS).status_code == 202
-        assert client.get(f"jobs/{second}").status_code == 404
-        assert client.get(f"jobs/{first}").status_code == 200
-
-
-def test_an_ended_job_is_forgotten_after_a_while(no_worker):
-    now = 0.0
-    with serving_calls(no_worker, keep_s=10, clock=lambda: now) as (_, client):
-        id = client.post("jobs", content=SUNSPOTS).json()["id"]
-        client.delete(f"jobs/{id}")
-        now = 9.0
-        assert client.get(f"jobs/{id}").json()["state"] == "failed"
-        now = 11.0
-        assert client.get(f"jobs/{id}").status_code == 404
-
-
-def test_a_full_queue_and_an_unknown_one_are_503_with_a_sentence(rabbitmq, vhost, no_worker):
-    with (
-        Management(rabbitmq.address(vhost)) as management,
-        serving_calls(no_worker) as (_, client),
-    ):
-        management.delete("queues", vhost, "web.series")
-        answer = client.post("jobs", content=SUNSPOTS)
-    assert answer.status_code == 503
-    assert answer.json()["error"] == "Unroutable"
-    assert "web.lowess" in answer.json()["message"]
-
-
-def test_without_rabbitmq_an_answer_is_503_at_once():
-    with serving_calls("amqp://guest:guest@127.0.0.1:1/x") as (_, client):
-        for _ in range(2):
-            began = time.monotonic()
-            answer = client.post("jobs", content=SUNSPOTS)
-            assert time.monotonic() - began < 3
-            assert answer.status_code == 503
-            assert answer.json()["error"] == "Unreachable"
-            assert "127.0.0.1:1" in answer.json()["message"]
-
-
-def test_a_client_that_goes_frees_its_stream(no_worker, monkeypatch):
-    monkeypatch.setattr("web.history.HEARTBEAT_S", 0.05)
-    with serving_calls(no_worker, most_streams=1) as (_, client):
-        id = client.post("jobs", content=SUNSPOTS).json()["id"]
-        with client.stream("GET", f"jobs/{id}/events") as response:
-            next(response.iter_lines())
-        until(
-            lambda: client.get(f"jobs/{id}").json()["state"] == "waiting" and opens(client, id),
-            timeout_s=20,
-            what="the stream to be free again",
-        )
-
-
-def opens(client: httpx.Client, id: str) -> bool:
-    with client.stream("GET", f"jobs/{id}/events") as response:
-        return response.status_code == 200
-
-
-def test_what_rabbitmq_does_not_confirm_in_time_is_given_up(no_worker, monkeypatch):
-    with serving_calls(no_worker, most=2) as (_, client):
-        assert client.post("jobs", content=SUNSPOTS).status_code == 202
-        monkeypatch.setattr("web.calls.CONFIRM_S", 1e-9)
-        for _ in range(2):  # what is given up takes no room
-            answer = client.post("jobs", content=SUNSPOTS)
-            assert answer.status_code == 503
-            assert answer.json()["error"] == "NotTaken"
-        monkeypatch.undo()
-        assert client.post("jobs", content=SUNSPOTS).status_code == 202

@@ -10,20 +10,20 @@ from django.http import (
     JsonResponse,
     StreamingHttpResponse,
 )
-from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from web import requests
 from web.events import STREAM_HEADERS
 
 from smoothing.calls import calls
 
 
-@require_safe
+@require_GET
 def page(request: HttpRequest) -> HttpResponse:
     """Show the page."""
     return HttpResponse(requests.PAGE.read_bytes(), content_type="text/html; charset=utf-8")
 
 
-@require_safe
+@require_GET
 def data(request: HttpRequest, name: str) -> FileResponse:
     """Send one of the series that the page offers."""
     if name not in requests.SAMPLES:
@@ -50,7 +50,7 @@ def job(request: HttpRequest, id: str) -> JsonResponse:
     return JsonResponse(calls().state(id))
 
 
-@require_safe
+@require_GET
 def events(request: HttpRequest, id: str) -> StreamingHttpResponse:
     """Stream what is heard of a job."""
     after = requests.read_last_event(request.headers.get("Last-Event-ID"))

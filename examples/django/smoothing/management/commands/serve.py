@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from django.core.handlers.wsgi import WSGIHandler
 from django.core.management.base import BaseCommand
 from django.core.wsgi import get_wsgi_application
 from web.services import add_options, run
 
+from smoothing.calls import close
+
 PROJECT = Path(__file__).resolve().parents[3]
+
+
+@contextmanager
+def application() -> Iterator[WSGIHandler]:
+    """Give the project's application; its calls are closed in the end."""
+    try:
+        yield get_wsgi_application()
+    finally:
+        close()
 
 
 class Command(BaseCommand):
@@ -30,7 +44,7 @@ class Command(BaseCommand):
         # The worker has Django's settings too, as Celery sees to it: jobs may use models.
         sys.exit(
             run(
-                get_wsgi_application,
+                application,
                 port=options["port"],
                 worker=not options["no_worker"],
                 paths=[PROJECT],
