@@ -104,6 +104,9 @@ class StoringBackend(RedisBackend):  # type: ignore[misc]
             NotStored: Redis does not take it: the chord would wait for ever.
         """
         with self._writing(request.id):
+            if not self._keeps(request):
+                # Of a header with groups in it Celery reads the results rather than the parts.
+                super().store_result(request.id, result, state, request=request)
             super().on_chord_part_return(request, state, result, **kwargs)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:

@@ -184,7 +184,7 @@ def test_a_result_is_read_from_other_processes_bit_for_bit(
             results.get(loose.id)
 
 
-@pytest.mark.parametrize("pool", ["normal", "threads"])
+@pytest.mark.parametrize("pool", ["normal", pytest.param("threads", marks=pytest.mark.soak)])
 def test_chain_group_and_chord_of_celerys(start, client, pool) -> None:
     start(sys.executable, "-m", "rabbitry", "worker", "run", pool)
     printed = client("""
@@ -199,12 +199,18 @@ def test_chain_group_and_chord_of_celerys(start, client, pool) -> None:
         parts = [group(add.s(1, 1), add.s(2, 2)), add.s(3, 3)]
         # Celery makes one header of both, in an order of its own.
         print(sorted(chord(parts)(keeping.whole.s()).get(timeout=40)))
+        loose = keeping.loose
+        parts = [chain(loose.s(1, 2), group(loose.s(1), loose.s(2))), loose.s(5, 5)]
+        print(chord(parts)(keeping.whole.s()).get(timeout=40))
         found = chain(noise.s(3), scaled.s())().get(timeout=40)
         print(found.tobytes() == (noise.run(3)["series"] * 2).tobytes())
         # What is not kept says so at once, as Celery does.
         print(keeping.loose.delay(1, 2).get(timeout=40))
     """)
-    assert printed.splitlines() == ["63", "True", "380", "210", "[2, 4, 6]", "True", "None"]
+    assert printed.splitlines() == [
+        *("63", "True", "380", "210", "[2, 4, 6]", "[[4, 5], 10]"),
+        *("True", "None"),
+    ]
 
 
 def test_what_fails_is_kept_when_it_is_over_and_a_chord_of_it_fails(

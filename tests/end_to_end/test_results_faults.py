@@ -38,7 +38,10 @@ def own() -> Redis:
         yield server
 
 
-@pytest.fixture(params=["prefork", "threads"])
+SOAKED = [pytest.param(pool, marks=pytest.mark.soak) for pool in ("prefork", "gevent")]
+
+
+@pytest.fixture(params=["threads", *SOAKED])
 def provisioned(rabbitmq, own, vhost, tmp_path, monkeypatch, request) -> Provisioned:
     monkeypatch.setenv("RABBITRY_MANAGEMENT_URL", rabbitmq.management_url)
     monkeypatch.setenv("KEPT_IN", own.url)
