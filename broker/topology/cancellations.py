@@ -27,10 +27,10 @@ PATH: DataPath = ("workers",)
 # Above whatever people give a policy for all queues: with another length workers would miss what
 # was cancelled.
 PRIORITY = 1000
-# RabbitMQ drops whole segments, by age and by size; of some 300 bytes a cancellation the stream
-# holds 50,000.
+# RabbitMQ drops whole segments, by age and by size. Of 250 bytes a cancellation the stream holds
+# some 33,000, which a worker that starts has read in a second or two.
 KEPT_FOR = timedelta(days=1)
-MOST_BYTES = 16 * 2**20
+MOST_BYTES = 8 * 2**20
 SEGMENT_BYTES = 2**20
 
 

@@ -17,7 +17,7 @@ from broker.topology.cancellations import KEPT_FOR
 from consumers.cancel.table import Table
 from consumers.failure.failure import Failure
 
-# As many as the stream holds, more or less; some 300 bytes each.
+# More than the stream holds; some 300 bytes each.
 MOST = 50_000
 
 

@@ -24,6 +24,7 @@ from broker.topology import Topology
 from broker.topology.cancellations import Cancellations, cancellations_of
 from broker.wire import patient
 from consumers.cancel.jobs import CancelledJobs
+from consumers.deliveries import Deliveries
 
 logger = logging.getLogger("rabbitry.cancellations")
 
@@ -117,6 +118,7 @@ class Reader:
         self._connection = connect(self._address)
         connection = self._connection.connection
         patient(connection.sock, seconds=2 * HEARTBEAT_S)
+        Deliveries(connection)
         channel = connection.channel()
         # A stream is consumed with a prefetch, and with acknowledgements that only make room.
         channel.basic_qos(0, PREFETCH, False)

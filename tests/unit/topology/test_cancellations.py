@@ -30,7 +30,7 @@ def test_where_there_are_workers_there_is_a_bounded_stream_for_them() -> None:
     assert objects[Identity(EXCHANGE, (name,))].attributes["type"] == "fanout"
     policy = objects[Identity(POLICY, (name,))].attributes
     assert (policy["pattern"], policy["apply-to"]) == (r"^shop\.cancellations$", "streams")
-    assert policy["definition"] == {"max-age": "1D", "max-length-bytes": 16 * 2**20}
+    assert policy["definition"] == {"max-age": "1D", "max-length-bytes": 8 * 2**20}
     names = cancellations_of(topology)
     assert names == Cancellations("shop")
     ours = [each for each in objects if is_cancellations(names, each)]
