@@ -28,7 +28,9 @@ class Table:
     def __init__(self, buckets: int = BUCKETS) -> None:
         self._buckets = buckets
         # Anonymous and shared: what one process writes the others see.
-        self._memory = mmap(-1, buckets * _BUCKET_BYTES)
+        self._memory = mmap(-1, buckets * _BUCKET_BYTES + 1)
+        # The last byte: whether there ever was any, which every job asks when it begins.
+        self._any_at = buckets * _BUCKET_BYTES
         self._next = bytearray(buckets)
         self._lock = Lock()
 
@@ -45,6 +47,7 @@ class Table:
             at = self._next[bucket]
             self._next[bucket] = (at + 1) % _PLACES
             self._write(bucket, at, hashed)
+            self._memory[self._any_at] = 1
 
     def discard(self, id: str) -> None:
         """Forget an id; in the process that made the table only."""
@@ -55,7 +58,7 @@ class Table:
                 self._write(bucket, at, _EMPTY)
 
     def __contains__(self, id: str) -> bool:
-        return self._find(*self._place_of(id)) is not None
+        return bool(self._memory[self._any_at]) and self._find(*self._place_of(id)) is not None
 
     def _place_of(self, id: str) -> tuple[bytes, int]:
         # Of any text, lone surrogates too.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 
@@ -116,6 +117,16 @@ def test_a_caller_that_gives_up_is_heard_of(bench: Bench) -> None:
         assert list(results) == [1, 2]
     assert not bench.letters()
     assert worker.stop() == 0
+
+
+def test_a_command_that_is_interrupted_gives_its_call_up(bench: Bench) -> None:
+    bench.worker()
+    command = ["rabbitry", "jobs", "call", "test.finish", "--timeout", "60s"]
+    with subprocess.Popen(command, env=bench.env, stderr=subprocess.PIPE) as process:
+        bench.noted("begun")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    bench.noted("seen")
 
 
 def test_half_of_what_waits_is_cancelled_and_the_ledger_adds_up(bench: Bench) -> None:
