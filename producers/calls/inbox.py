@@ -23,11 +23,14 @@ DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
 ACK_REPLIES = 64
 ACK_BYTES = 2**20
 ACK_WAIT_S = 1.0
+# RabbitMQ takes the consumer of a connection that has ended away after that has.
+LINGER_S = 0.5
 
 
 class Inbox(Protocol):
     """Where replies come in."""
 
+    # To be replied to; another one may be made by `open`.
     name: str
     # Whether replies to what was sent on a lost connection still come in on the next one.
     outlives_connection: bool
@@ -69,6 +72,10 @@ class DirectReplies:
 class ReplyQueue:
     """A queue of the caller's own, which waits a minute for the next connection.
 
+    A connection that is cut without a word is alive to RabbitMQ until it misses its heartbeats; as
+    long it gets the replies. Whoever connects again meanwhile takes another queue for new calls,
+    and waits at the former one for the replies to those before.
+
     Args:
         user: as whom the caller connects, for errors.
         call_at: has something done in the connection's thread, at a time of `time.monotonic`.
@@ -78,6 +85,7 @@ class ReplyQueue:
 
     def __init__(self, user: str, call_at: Callable[[float, Callable[[], None]], None]) -> None:
         self.name = new_name()
+        self._former: str | None = None
         self._user = user
         self._call_at = call_at
         self._declared = self._closing = False
@@ -100,29 +108,35 @@ class ReplyQueue:
                 f"RabbitMQ refuses user {self._user!r} a queue for replies: {exc.reply_text};"
                 " give the user the role `caller`, or call with Caller(…, one_shot=True)"
             ) from exc
-        channel.basic_consume(self.name, callback=_drop, on_cancel=self._cancelled)
+        for name in (self._former, self.name):
+            if name is not None:
+                channel.basic_consume(name, callback=_drop, on_cancel=self._cancelled)
         self._channel = channel
         self._tag = self._count = self._size_bytes = 0
         return was_there
 
     def _declare(self, connection: Any) -> bool:
-        from amqp.exceptions import NotFound
-
         # An error closes a channel: not the one that publishes.
         channel = connection.channel()
         try:
+            if self._former is not None and _consumers(channel, self._former) is None:
+                self._former = None
+            was_there = False
             if self._declared:
-                try:
-                    channel.queue_declare(self.name, passive=True)
-                except NotFound:
+                consumers = _consumers(channel, self.name)
+                if consumers == 0:
+                    return True
+                if consumers is None:
                     logger.warning("the queue for replies was gone: it is declared again")
                 else:
-                    return True
+                    logger.warning("the queue for replies is still consumed by the connection lost")
+                    self._former, self.name = self.name, new_name()
+                    was_there = True
             channel.queue_declare(
                 self.name, durable=True, auto_delete=False, arguments=dict(ARGUMENTS)
             )
             self._declared = True
-            return False
+            return was_there
         finally:
             channel.close()
 
@@ -140,8 +154,9 @@ class ReplyQueue:
     def close(self) -> None:
         """Delete the queue, without waiting for it; RabbitMQ would in a minute."""
         self._closing = True
-        if self._channel is not None:
-            self._channel.queue_delete(self.name, nowait=True)
+        for name in (self._former, self.name):
+            if self._channel is not None and name is not None:
+                self._channel.queue_delete(name, nowait=True)
 
     def took(self, delivery: Delivery) -> None:
         """Acknowledge a reply, together with others."""
@@ -164,6 +179,21 @@ class ReplyQueue:
             return
         self._channel.basic_ack(self._tag, multiple=True)
         self._count = self._size_bytes = 0
+
+
+def _consumers(channel: Any, queue: str) -> int | None:
+    """Return how many consume a queue, after a moment for those that end; None: it is gone."""
+    from amqp.exceptions import NotFound
+
+    until = time.monotonic() + LINGER_S
+    while True:
+        try:
+            count = int(channel.queue_declare(queue, passive=True).consumer_count)
+        except NotFound:
+            return None
+        if not count or time.monotonic() >= until:
+            return count
+        time.sleep(LINGER_S / 20)
 
 
 def _drop(message: Any) -> None:

@@ -98,11 +98,11 @@ class Line:
             )
         )
         self._calls = CallsUnderWay()
-        self._envelopes = Envelopes(
-            self._topology,
-            routes=self._routes,
-            serializer=self._serializer,
-            reply_to=self._inbox.name,
+        self._envelopes = self._replied_to(self._inbox.name)
+
+    def _replied_to(self, queue: str) -> Envelopes:
+        return Envelopes(
+            self._topology, routes=self._routes, serializer=self._serializer, reply_to=queue
         )
 
     def _be_here(self) -> None:
@@ -250,7 +250,11 @@ class Line:
     # -- in the connection's thread -------------------------------------------------------
 
     def _consume_replies(self, channel: Any) -> None:
-        if not self._inbox.open(channel):
+        before = self._inbox.name
+        was_there = self._inbox.open(channel)
+        if self._inbox.name != before:
+            self._envelopes = self._replied_to(self._inbox.name)
+        if not was_there:
             self._replies_lost("the queue for its reply was gone when RabbitMQ was there again")
 
     def _lost(self, error: RabbitryError) -> None:

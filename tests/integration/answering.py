@@ -85,15 +85,15 @@ def echo(args: Any) -> Body:
     return success(args[0])
 
 
-def cut(management: Management, *, but: int) -> None:
-    """Close every connection to the virtual host, but for the one from a port."""
+def cut(management: Management, *, but: set[int]) -> None:
+    """Close every connection to the virtual host, but for those from these ports."""
     vhost = management.address.vhost_name
 
     def others() -> list[str]:
         return [
             each["name"]
             for each in management.get("connections")
-            if each.get("vhost") == vhost and each.get("peer_port") not in (None, but)
+            if each.get("vhost") == vhost and each.get("peer_port") not in {None, *but}
         ]
 
     for name in until(others, timeout_s=20, what="the connection to be listed"):
