@@ -332,9 +332,11 @@ class JobConsumer(Consumer):  # type: ignore[misc]
                 backend.mark_as_revoked(id, failure.message, request=request)
             else:
                 backend.store_result(id, NotRun(str(failure)), "FAILURE", request=request)
-        # Its case file tells the same.
         except NotStored as exc:
             logger.error("job %s (%s) ends without a result: %s", headers["task"], id, exc)
+        # Its case file tells the same.
+        except Exception:
+            logger.exception("job %s (%s) ends without a result", headers["task"], id)
 
     def _count(self, message: Any, outcome: str, *, job: str = "") -> None:
         """Count what is no job; under no name, for anybody may think of any number of them."""

@@ -70,7 +70,7 @@ class StoringBackend(RedisBackend):  # type: ignore[misc]
             if isinstance(result, Reject) and isinstance(result.reason, Failure):
                 traceback = traceback or result.reason.traceback or None
             with self._writing(task_id):
-                super().store_result(task_id, result, state, traceback, request, **kwargs)
+                self._store(task_id, result, state, traceback, request)
         return result
 
     # -- what is kept ---------------------------------------------------------------------
@@ -78,6 +78,16 @@ class StoringBackend(RedisBackend):  # type: ignore[misc]
     def _keeps(self, request: Any) -> bool:
         # Without a request it is Celery's canvas that has an id to answer for.
         return request is None or self._kept.keeps(request.get("task"))
+
+    def _store(
+        self, task_id: str, result: Any, state: str, traceback: str | None, request: Any
+    ) -> None:
+        try:
+            super().store_result(task_id, result, state, traceback, request)
+        except InvalidMessage:
+            # What is there under this id was written by another serializer: nobody can read it.
+            self.delete(self.get_key_for_task(task_id))
+            super().store_result(task_id, result, state, traceback, request)
 
     @contextmanager
     def _writing(self, task_id: str) -> Iterator[None]:
@@ -106,7 +116,7 @@ class StoringBackend(RedisBackend):  # type: ignore[misc]
         with self._writing(request.id):
             if not self._keeps(request):
                 # Of a header with groups in it Celery reads the results rather than the parts.
-                super().store_result(request.id, result, state, request=request)
+                self._store(request.id, result, state, None, request)
             super().on_chord_part_return(request, state, result, **kwargs)
 
     def on_task_call(self, producer: Any, task_id: str) -> None:

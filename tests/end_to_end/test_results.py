@@ -335,7 +335,10 @@ def test_pickle_is_read_and_kept_where_the_file_says_so(
         assert results.get("echo", timeout_s=40) == {1, 2}
 
 
-def test_pickle_is_refused_elsewhere(provisioned, worker, client) -> None:
+def test_pickle_is_refused_elsewhere(provisioned, redis, worker, client) -> None:
+    with connect(redis.url) as unreadable:
+        # As of a time when results were pickled.
+        unreadable.set("celery-task-meta-add", b"\x80\x05N.")
     client(PICKLED)
     until(
         lambda: ready_in(provisioned.address, "jobs.dead") == 2, timeout_s=40, what="dead letters"
