@@ -3,8 +3,9 @@
 Each has a quorum queue for its requests and 64 messages ahead: our worker and Celery's with two
 processes, late acks and the same guarantees, our other pools, and a consumer of pika's that sends
 each body back and acknowledges it. First one call at a time, then 2,000 outstanding ones, then an
-array of 8 MB there and back: ours as an array, Celery's as a list in JSON (of values with six
-decimals, so that it fits into a message at all), pika's as the same bytes.
+array of 8 MB there and back: ours as an array, Celery's as a list in JSON (of values with twelve
+decimals: with all that a float64 has it is 20 MB, and RabbitMQ takes no message above 16 MiB),
+pika's as the same bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ARGUMENT = "x" * 256
 ONE_BY_ONE = 300
 OUTSTANDING = 2_000
-ARRAY = np.round(np.random.default_rng(1).random(1_000_000), 6)
+ARRAY = np.round(np.random.default_rng(1).random(1_000_000), 12)
 ARRAYS = 3
 TIMEOUT_S = 120.0
 START_S = 60.0
