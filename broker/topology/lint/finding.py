@@ -120,6 +120,7 @@ RULES: Mapping[str, Rule] = {
     "not-anchored": _DOUBTFUL,
     # Names and secrets
     "celery-name": _DOUBTFUL,
+    "reply-name": _WRONG,
     "plain-secret": _DOUBTFUL,
     # Switching rules off
     "lint-rule": _REFUSED,
