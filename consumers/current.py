@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from broker import inherited
@@ -17,13 +17,43 @@ if TYPE_CHECKING:
     from consumers.replies_news import News
 
 
-def never(_id: str) -> bool:
+def never(*_: object) -> bool:
     """Say that no job is cancelled."""
     return False
 
 
+class _Asking:
+    """Has what is no part of the value: people make dictionaries of the current job."""
+
+    __slots__ = ("_is_cancelled",)
+
+
+class _Lines:
+    """What a job asks and tells through; no fields, since they cannot be copied or sent."""
+
+    __slots__ = ("_is_cancelled", "_news")
+
+    _is_cancelled: Callable[[str], bool]
+    _news: News | None
+
+    def connect(self, *, is_cancelled: Callable[[str], bool], news: News | None) -> None:
+        """Say through what.
+
+        Args:
+            is_cancelled: says of an id whether it is.
+            news: what tells the caller how far it is, where it wants to know.
+        """
+        object.__setattr__(self, "_is_cancelled", is_cancelled)
+        object.__setattr__(self, "_news", news)
+
+    @property
+    def news(self) -> News | None:
+        """What tells the caller, where it wants to know."""
+        return getattr(self, "_news", None)
+
+
 @dataclass(frozen=True, slots=True)
-class CurrentJob:
+class CurrentJob(_Lines):
     """The job that is being run, as its message tells.
 
     Attributes:
@@ -34,8 +64,6 @@ class CurrentJob:
         deadline_s: seconds since 1970-01-01 UTC after which nobody wants it, or None.
         call: whether a caller waits for the reply.
         root_id: of the first job of all, from which this one descends; None where nobody knows.
-        is_cancelled: says of an id whether it is; see `cancelled`.
-        news: what tells that caller how far it is, where it wants to know; see `progress`.
     """
 
     name: str
@@ -45,8 +73,6 @@ class CurrentJob:
     deadline_s: float | None
     call: bool
     root_id: str | None = None
-    is_cancelled: Callable[[str], bool] = field(default=never, repr=False, compare=False)
-    news: News | None = field(default=None, repr=False, compare=False)
 
     @property
     def remaining_s(self) -> float | None:
@@ -59,7 +85,7 @@ class CurrentJob:
 
         A task that finds it so raises `Cancelled`, or goes on: that is for the task to decide.
         """
-        return self.is_cancelled(self.id)
+        return getattr(self, "_is_cancelled", never)(self.id)
 
     def progress(
         self, fraction: float | None = None, *, text: str | None = None, partial: Any = None
@@ -154,7 +180,7 @@ def job_of(
     info = request.delivery_info or {}
     deadline_ms = request.get(DEADLINE)
     attempt = attempt_of(request)
-    return CurrentJob(
+    current = CurrentJob(
         name=name,
         id=request.id,
         attempt=attempt,
@@ -163,6 +189,6 @@ def job_of(
         deadline_s=deadline_ms / 1000 if isinstance(deadline_ms, (int, float)) else None,
         call=bool(request.get(CALL)),
         root_id=request.get("root_id"),
-        is_cancelled=is_cancelled,
-        news=news,
     )
+    current.connect(is_cancelled=is_cancelled, news=news)
+    return current

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 from collections.abc import Callable
+from dataclasses import asdict, fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,6 +118,14 @@ def test_progress_that_makes_no_sense_is_refused_also_where_nobody_listens() -> 
             job.progress(fraction)
     with pytest.raises(InvalidInput, match="text"):
         job.progress(text=3)
+
+
+def test_a_job_that_tells_is_a_value_like_any_other() -> None:
+    job = Line().job
+    assert asdict(job).keys() == {each.name for each in fields(CurrentJob)}
+    assert json.loads(json.dumps(asdict(job)))["id"] == "1"
+    assert copy.deepcopy(job) == job
+    assert pickle.loads(pickle.dumps(job)) == job
 
 
 def test_progress_may_be_a_number_of_numpys() -> None:
