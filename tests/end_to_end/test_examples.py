@@ -29,9 +29,7 @@ COMMANDS = {"wsgi": ["examples/wsgi/app.py"], "django": ["examples/django/manage
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 MARK = "RABBITRY_EXAMPLE_TEST"
-# A job that is still under way when it has been looked at: a second on a quick machine.
-LONG = {"resamples": 1200, "passes": 4}
-# Far longer, for those that do not run to their end.
+# Minutes, for what does not run to its end.
 ENDLESS = {"resamples": 5000, "passes": 10, "window": 301}
 
 
@@ -137,12 +135,14 @@ def test_the_page_and_its_data_come_from_one_place(site):
 
 
 def test_an_answer_comes_at_once_and_the_result_is_numpys_own(site):
-    seconds = []
-    for _ in range(5):
+    seconds = 1.0
+    for _ in range(20):  # the first makes the connection; others use the machine too
         began = time.monotonic()
         id = site.submit(SUNSPOTS, window=11, resamples=20)
-        seconds.append(time.monotonic() - began)
-    assert min(seconds) < 0.1
+        seconds = min(seconds, time.monotonic() - began)
+        if seconds < 0.1:
+            break
+    assert seconds < 0.1
     result = site.result(id)
     series = requests.read_column(SUNSPOTS, "SUNACTIVITY")
     np.testing.assert_allclose(result["smoothed"], plain_lowess(series, 11, 2), atol=1e-9)
@@ -153,28 +153,39 @@ def test_an_answer_comes_at_once_and_the_result_is_numpys_own(site):
 
 
 def test_events_come_one_by_one_while_the_job_runs(site):
-    id = site.submit(SUNSPOTS, **LONG)
+    id = site.submit(SUNSPOTS, **ENDLESS)
     with site.events(id) as events:
         heard = []
-        for number, kind, data in events:
-            heard.append((number, kind, data))
-            if kind == "progress" and data["fraction"] > 0:
-                break
-        # Nothing was held back: the job is not done yet.
-        assert data["fraction"] < 1
+        while [kind for _, kind, _ in heard].count("progress") < 3:
+            heard.append(next(events))
+        # Nothing was held back: there are minutes of it to come.
         assert site.client.get(f"jobs/{id}").json()["state"] == "running"
-        heard += events
-    assert [number for number, *_ in heard] == sorted({number for number, *_ in heard})
-    kinds = [kind for _, kind, _ in heard]
-    assert kinds[0] == "accepted"
-    assert kinds[-1] == "result"
-    assert set(kinds[1:-1]) == {"progress", "partial"}
+        site.client.delete(f"jobs/{id}")
+    assert heard[0][:2] == (1, "accepted")
     fractions = [data["fraction"] for _, kind, data in heard if kind == "progress"]
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == 1
-    partial = next(data for _, kind, data in heard if kind == "partial")
-    assert partial.keys() <= {"smoothed", "low", "high"}
-    assert site.client.get(f"jobs/{id}").json()["state"] == "done"
+    assert fractions == sorted(set(fractions))
+    assert fractions[-1] < 1
+
+
+def test_events_come_in_order_to_the_result(site):
+    id = site.submit(SUNSPOTS, resamples=40)
+    with site.events(id) as events:
+        heard = list(events)
+    numbers, kinds, data = zip(*heard, strict=True)
+    assert list(numbers) == sorted(set(numbers))
+    assert kinds[0] == "accepted"
+    assert set(kinds[1:-1]) == {"partial", "progress"}
+    assert kinds[-2:] == ("progress", "result")
+    assert data[-2]["fraction"] == 1
+    assert all(
+        each.keys() <= {"smoothed", "low", "high"}
+        for kind, each in zip(kinds, data, strict=True)
+        if kind == "partial"
+    )
+    assert site.client.get(f"jobs/{id}").json() == {"id": id, "state": "done", "fraction": 1}
+    assert site.result(id) == data[-1]  # for whoever asks again
+    with site.events(id, after=numbers[-1]) as events:
+        assert list(events) == []
 
 
 def test_two_clients_at_once_get_each_its_own(site):
@@ -191,16 +202,15 @@ def test_two_clients_at_once_get_each_its_own(site):
 
 
 def test_who_leaves_does_not_cancel_and_comes_back_to_what_is_new(site):
-    id = site.submit(SUNSPOTS, **LONG)
+    id = site.submit(SUNSPOTS, **ENDLESS)
     with site.events(id) as events:
         last = next(number for number, kind, _ in events if kind == "progress")
-    assert site.client.get(f"jobs/{id}").json()["state"] == "running"
     with site.events(id, after=last) as events:
-        heard = list(events)
-    assert heard[0][0] > last
-    assert heard[-1][1] == "result"
-    with site.events(id, after=heard[-1][0]) as events:
-        assert list(events) == []
+        number, kind, _ = next(events)
+        assert number > last
+        assert kind in ("progress", "partial")
+        assert site.client.get(f"jobs/{id}").json()["state"] == "running"
+        site.client.delete(f"jobs/{id}")
 
 
 def test_who_gives_up_hears_so_and_the_worker_is_free_again(site):
