@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any
 
 from broker import inherited
@@ -22,34 +22,16 @@ def never(*_: object) -> bool:
     return False
 
 
-class _Asking:
-    """Has what is no part of the value: people make dictionaries of the current job."""
-
-    __slots__ = ("_is_cancelled",)
-
-
 class _Lines:
-    """What a job asks and tells through; no fields, since they cannot be copied or sent."""
+    """What a job asks and tells through.
+
+    No fields: people make dictionaries of the current job, copy it and send it.
+    """
 
     __slots__ = ("_is_cancelled", "_news")
 
     _is_cancelled: Callable[[str], bool]
     _news: News | None
-
-    def connect(self, *, is_cancelled: Callable[[str], bool], news: News | None) -> None:
-        """Say through what.
-
-        Args:
-            is_cancelled: says of an id whether it is.
-            news: what tells the caller how far it is, where it wants to know.
-        """
-        object.__setattr__(self, "_is_cancelled", is_cancelled)
-        object.__setattr__(self, "_news", news)
-
-    @property
-    def news(self) -> News | None:
-        """What tells the caller, where it wants to know."""
-        return getattr(self, "_news", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +46,8 @@ class CurrentJob(_Lines):
         deadline_s: seconds since 1970-01-01 UTC after which nobody wants it, or None.
         call: whether a caller waits for the reply.
         root_id: of the first job of all, from which this one descends; None where nobody knows.
+        is_cancelled: says of an id whether it is; see `cancelled`.
+        tells: what tells that caller how far it is, where it wants to know.
     """
 
     name: str
@@ -73,6 +57,18 @@ class CurrentJob(_Lines):
     deadline_s: float | None
     call: bool
     root_id: str | None = None
+    is_cancelled: InitVar[Callable[[str], bool]] = never
+    tells: InitVar[News | None] = None
+
+    def __post_init__(self, is_cancelled: Callable[[str], bool], tells: News | None) -> None:
+        """Keep what is no part of the value."""
+        object.__setattr__(self, "_is_cancelled", is_cancelled)
+        object.__setattr__(self, "_news", tells)
+
+    @property
+    def news(self) -> News | None:
+        """What tells the caller how far the job is, where it wants to know; see `progress`."""
+        return getattr(self, "_news", None)
 
     @property
     def remaining_s(self) -> float | None:
@@ -180,7 +176,7 @@ def job_of(
     info = request.delivery_info or {}
     deadline_ms = request.get(DEADLINE)
     attempt = attempt_of(request)
-    current = CurrentJob(
+    return CurrentJob(
         name=name,
         id=request.id,
         attempt=attempt,
@@ -189,6 +185,6 @@ def job_of(
         deadline_s=deadline_ms / 1000 if isinstance(deadline_ms, (int, float)) else None,
         call=bool(request.get(CALL)),
         root_id=request.get("root_id"),
+        is_cancelled=is_cancelled,
+        tells=news,
     )
-    current.connect(is_cancelled=is_cancelled, news=news)
-    return current

@@ -89,16 +89,15 @@ class Report:
 def job_of(name: str, item: Item, *, is_cancelled: Callable[[str], bool]) -> CurrentJob:
     """Return the job that a message of a batch is; it was never tried before."""
     deadline_ms = item.deadline_ms
-    job = CurrentJob(
+    return CurrentJob(
         name=name,
         id=item.id,
         attempt=1,
         redelivered=item.redelivered,
         deadline_s=None if deadline_ms is None else deadline_ms / 1000,
         call=item.call is not None,
+        is_cancelled=is_cancelled,
     )
-    job.connect(is_cancelled=is_cancelled, news=None)
-    return job
 
 
 def context_of(item: Item, *, hostname: str, started_ms: int) -> Context:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import asdict, replace
+
 from broker import inherited
 from broker.contracts import Job
 from broker.inherited import Parent, detached, with_deadline
 from broker.message import DEADLINE
+from consumers.cancel.table import Table
 from consumers.current import CurrentJob, current_job, enter, enter_batch, leave, leave_batch
 from consumers.delays import inherit_deadline
 
@@ -79,3 +83,16 @@ def test_a_task_of_celerys_that_a_job_sends_has_its_deadline() -> None:
         assert earlier == {DEADLINE: 5}
     finally:
         leave(token)
+
+
+def test_the_current_job_is_a_value_that_can_be_copied_and_sent() -> None:
+    table = Table()
+    table.add("a")
+    current = job("a", NOW_S, root_id="r", is_cancelled=table.__contains__)
+    assert current.cancelled
+    assert replace(current, attempt=2).attempt == 2
+    assert "is_cancelled" not in asdict(current)
+    assert asdict(current)["root_id"] == "r"
+    copy = pickle.loads(pickle.dumps(current))
+    assert copy == current
+    assert not copy.cancelled
