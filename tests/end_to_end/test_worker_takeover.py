@@ -158,7 +158,9 @@ def test_a_job_that_runs_while_its_connection_is_lost_goes_on_and_is_not_begun_a
             found = management.get("consumers", provisioned.address.vhost_name)
         # Of a new consumer RabbitMQ does not know the channel yet.
         return {
-            each["channel_details"]["connection_name"] for each in found if each["channel_details"]
+            each["channel_details"]["connection_name"]
+            for each in found
+            if each["channel_details"] and each["queue"]["name"] == "jobs.usual"
         }
 
     (connection,) = until(connections, timeout_s=30, what="the consumer to be listed")
