@@ -46,7 +46,8 @@ workers:
 THREADS = 8
 # Of each thread, under way at a time.
 PIPELINE = 50
-CALL_TIMEOUT_S = 60
+CALL_TIMEOUT_S = 20
+SLOTS = 4
 # Of the calls the last so many are made in peace, so that memory can be compared.
 PEACE = 0.4
 GROWTH_BYTES = 24 * 2**20
@@ -163,8 +164,10 @@ def test_each_reply_comes_to_its_own_call_while_workers_are_killed(
     assert left == []
     assert outcomes["wrong"] == 0
     assert outcomes.total() == count
-    # What a killed worker had is run again: nothing is lost but time.
-    assert outcomes["right"] == count
+    # What a killed worker had is run again, but for calls that it has acknowledged and whose
+    # replies it had not written yet: at most one for each of its slots.
+    assert outcomes["right"] + outcomes["no reply"] == count
+    assert outcomes["no reply"] <= kills * SLOTS
     (caller_before, worker_before), (caller_after, worker_after) = memory
     assert caller_after - caller_before < GROWTH_BYTES
     assert worker_after - worker_before < GROWTH_BYTES
