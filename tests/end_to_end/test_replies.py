@@ -221,10 +221,12 @@ def test_a_reply_whose_connection_is_lost_is_sent_on_the_next(
     address, go = provisioned.address, tmp_path / "go"
 
     def senders(management: Management) -> list[str]:
+        # What is only just opened has no name yet.
         return [
-            each["connection_details"]["name"]
+            name
             for each in management.get("channels")
-            if each["vhost"] == address.vhost_name and each.get("confirm")
+            if each.get("vhost") == address.vhost_name and each.get("confirm")
+            if (name := each.get("connection_details", {}).get("name"))
         ]
 
     with Asker(address) as asker, Management(address) as management:
