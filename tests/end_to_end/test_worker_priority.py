@@ -219,7 +219,7 @@ def consumers(provisioned: Provisioned) -> dict[str, Any]:
         each["queue"]["name"]: (each["prefetch_count"], each["channel_details"]["connection_name"])
         for each in found
         # Of a new consumer, or one that has just gone, RabbitMQ does not know the channel.
-        if each["channel_details"]
+        if each["channel_details"] and not each["queue"]["name"].endswith(".cancellations")
     }
 
 

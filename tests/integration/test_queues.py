@@ -70,7 +70,8 @@ def test_counts_tell_where_messages_are(rabbitmq, provisioned) -> None:
             connection.release()
         found = counts_of(management, None)
     ladder = [] if rabbitmq.knows("4.3") else ["quick.delays.1s", "quick.delays.lost"]
-    assert [each.name for each in found] == ["jobs.dead", "jobs.normal", "jobs.tiny", *ladder]
+    names = ["jobs.dead", "jobs.normal", "jobs.tiny", "quick.cancellations", *ladder]
+    assert [each.name for each in found] == names
 
 
 def test_list_shows_the_topology_s_queues_or_those_that_are_named(
@@ -86,7 +87,7 @@ def test_list_shows_the_topology_s_queues_or_those_that_are_named(
     assert [row["name"] for row in rows()] == list(provisioned.topology.queues)
     assert [row["name"] for row in rows("other", "jobs.dead")] == ["other", "jobs.dead"]
     # Before 4.3 there is a ladder for retries, too.
-    assert len(rows("--all")) == (4 if rabbitmq.knows("4.3") else 6)
+    assert len(rows("--all")) == (5 if rabbitmq.knows("4.3") else 7)
     table = queues("list", "other").stdout
     assert table.split()[:2] == ["QUEUE", "READY"]
     assert len(table.splitlines()) == 2
