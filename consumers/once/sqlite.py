@@ -18,6 +18,7 @@ from consumers.once.store import Key, Record
 APPLICATION_ID = 0x52424F4E
 VERSION = 1
 BUSY_TIMEOUT_S = 10.0
+BUSY_NAP_S = 0.01
 # After so many records those whose time is over are taken out, so many at most.
 PURGE_EVERY = 200
 PURGE_MOST = 1000
@@ -146,6 +147,10 @@ class SqliteStore:
         return connection
 
     def _prepare(self, run: Callable[..., sqlite3.Cursor]) -> None:
+        # Several processes may find it empty at once: the first one makes the table, and what the
+        # others read is of one moment. A file that cannot be written says so here, before any job
+        # is run.
+        run("BEGIN IMMEDIATE")
         kind = run("PRAGMA application_id").fetchone()[0]
         empty = run("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
         if kind != APPLICATION_ID and not (empty and kind == 0):
@@ -153,11 +158,6 @@ class SqliteStore:
                 f"{self.path} is an SQLite database of another kind, not a record of finished"
                 " jobs; name another file under `once:`"
             )
-        run("PRAGMA journal_mode = WAL")
-        run("PRAGMA synchronous = FULL")
-        # Several processes may find it empty at once: the first one makes the table. A file that
-        # cannot be written says so here, before any job is run.
-        run("BEGIN IMMEDIATE")
         version = run("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise StoreError(
@@ -171,6 +171,22 @@ class SqliteStore:
             run(f"PRAGMA user_version = {VERSION}")
         run(_PURGE, (self._now_ms(), PURGE_MOST))
         run("COMMIT")
+        _write_ahead(run)
+        run("PRAGMA synchronous = FULL")
 
     def _now_ms(self) -> int:
         return round(self._clock() * 1000)
+
+
+def _write_ahead(run: Callable[..., sqlite3.Cursor]) -> None:
+    """Let readers and a writer go on side by side, by a log beside the file."""
+    give_up = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            run("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            # The change needs the file for itself, and SQLite does not wait for that.
+            if exc.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up:
+                raise
+        time.sleep(BUSY_NAP_S)

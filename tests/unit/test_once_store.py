@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sqlite3
 import stat
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,6 +156,33 @@ def test_two_processes_write_at_once_and_agree(tmp_path) -> None:
     assert [process.returncode for process in processes] == [0, 0], told
     assert told[0][0] == told[1][0]
     assert rows(path) == 450
+
+
+ROUNDS = 20
+
+
+def open_at_once(folder: Path, together: Any, found: Any) -> None:
+    for number in range(ROUNDS):
+        together.wait(60)
+        try:
+            SqliteStore(folder / f"{number}.sqlite3").check()
+        except StoreError as exc:
+            found.put(str(exc))
+        else:
+            found.put("")
+
+
+def test_processes_may_find_it_missing_at_once(tmp_path) -> None:
+    start = multiprocessing.get_context("spawn")
+    together, found = start.Barrier(4), start.Queue()
+    processes = [
+        start.Process(target=open_at_once, args=(tmp_path, together, found)) for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    assert [found.get(timeout=60) for _ in range(4 * ROUNDS)] == [""] * (4 * ROUNDS)
+    for process in processes:
+        process.join(60)
 
 
 def test_threads_share_one(store) -> None:
