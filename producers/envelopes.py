@@ -37,7 +37,7 @@ class Envelopes(dict[str, Envelope]):
         self._topology = topology
         self._routes = routes
         self._serializer = serializer
-        self._reply_to = reply_to
+        self.reply_to = reply_to
         self._ids = Ids()
 
     def __missing__(self, name: str) -> Envelope:
@@ -45,12 +45,12 @@ class Envelopes(dict[str, Envelope]):
             self._contract(name),
             ids=self._ids,
             serializer=self._serializer,
-            reply_to=self._reply_to,
+            reply_to=self.reply_to,
         )
         return envelope
 
     def _contract(self, name: str) -> Contract:
         contract = contract_of(self._topology, name)
-        calls = self._reply_to is not None
+        calls = self.reply_to is not None
         expires = may_expire(self._routes, contract.exchange, contract.routing_key, calls=calls)
         return replace(contract, expires=expires)

@@ -118,9 +118,10 @@ class Line:
 
     @property
     def reply_to(self) -> str:
-        """The queue that replies come into."""
+        """The queue that the replies to new calls come into."""
         self._be_here()
-        return self._inbox.name
+        assert self._envelopes.reply_to is not None
+        return self._envelopes.reply_to
 
     @property
     def blocked(self) -> str | None:

@@ -241,8 +241,9 @@ class Field:
         """Return what the tasks have written so far."""
         if not self.account.exists():
             return []
-        text = self.account.read_text()
-        return [Line(**json.loads(line)) for line in text.splitlines() if line]
+        # The last line may be half there: it is being written.
+        lines = self.account.read_text().split("\n")[:-1]
+        return [Line(**json.loads(line)) for line in lines if line]
 
     def wait_done(self, what: Callable[[set[str]], bool], timeout_s: float = 60) -> None:
         """Wait until what is asked for holds of the ids that are done."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import amqp
+import kombu
 
 from broker.body import Body, decode, encode
-from broker.connection import Address, connect
+from broker.connection import Address, kombu_connection
 from broker.management import Management
 from tests.waiting import until
 
@@ -24,15 +26,15 @@ class Consumer:
     Attributes:
         requests: what has come.
         holding: whether answers wait.
-        port: of its connection, at this end.
+        name: of its connection, as RabbitMQ lists it.
     """
 
     def __init__(self, address: Address, answer: Answer) -> None:
         self.requests: list[Any] = []
         self.holding = False
         self._answer = answer
-        self._connection = connect(address)
-        self.port = self._connection.connection.sock.getsockname()[1]
+        self.name = f"answers {uuid.uuid4()}"
+        self._connection = named(address, self.name)
         self._channel = self._connection.channel()
         self._channel.basic_consume("jobs.normal", no_ack=True, callback=self.requests.append)
         self._stopping = False
@@ -85,15 +87,29 @@ def echo(args: Any) -> Body:
     return success(args[0])
 
 
-def cut(management: Management, *, but: set[int]) -> None:
-    """Close every connection to the virtual host, but for those from these ports."""
+def named(address: Address, name: str) -> kombu.Connection:
+    """Open a connection that RabbitMQ lists by a name."""
+    connection = kombu_connection(address)
+    connection.transport_options = {
+        **(connection.transport_options or {}),
+        "client_properties": {"connection_name": name},
+    }
+    connection.ensure_connection(max_retries=0)
+    return connection
+
+
+def cut(management: Management, *, but: set[str]) -> None:
+    """Close every connection to the virtual host, but for those of these names."""
     vhost = management.address.vhost_name
 
     def others() -> list[str]:
         return [
             each["name"]
             for each in management.get("connections")
-            if each.get("vhost") == vhost and each.get("peer_port") not in {None, *but}
+            # One that begins is not listed whole.
+            if each.get("vhost") == vhost
+            and "client_properties" in each
+            and each["client_properties"].get("connection_name") not in but
         ]
 
     for name in until(others, timeout_s=20, what="the connection to be listed"):

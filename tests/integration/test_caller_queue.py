@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from broker.body import Body
-from broker.connection import connect
 from broker.errors import AccessRefused, CallTimeout, OutcomeUnknown
 from broker.management import Management
 from broker.reply_queue import EXPIRES_MS
 from producers.caller import Call, Caller
 from producers.calls.mapping import AHEAD
 from producers.calls.under_way import SPARE_DEADLINES
-from tests.integration.answering import cut, echo, reply_queues, success
+from tests.integration.answering import cut, echo, named, reply_queues, success
 from tests.waiting import until
 
 OUTSTANDING = 200
@@ -67,7 +66,7 @@ def test_after_a_lost_connection_each_call_gets_its_own_reply(
     with Caller(provisioned.topology, provisioned.url) as caller:
         calls = submitted(caller, OUTSTANDING)
         until(lambda: len(server.requests) == OUTSTANDING, timeout_s=20, what="all requests")
-        cut(management, but={server.port})
+        cut(management, but={server.name})
         # Some come before there is a connection again, some after.
         server.holding = False
         assert [call.result() for call in calls] == list(range(OUTSTANDING))
@@ -86,10 +85,9 @@ def test_a_consumer_that_rabbitmq_takes_for_alive_holds_up_only_the_calls_before
         until(lambda: len(server.requests) == 20, timeout_s=20, what="all requests")
         former = caller.reply_to
         # Stands for the caller's own connection, half open: it gets the replies, and is silent.
-        other = connect(provisioned.address)
+        other = named(provisioned.address, "half open")
         other.default_channel.basic_consume(former, callback=lambda message: None)
-        port = other.connection.sock.getsockname()[1]
-        cut(management, but={server.port, port})
+        cut(management, but={server.name, "half open"})
         until(lambda: caller.reply_to != former, timeout_s=20, what="another queue")
         server.holding = False
         assert caller.call("demo.echo", "next", timeout_s=20) == "next"
@@ -126,7 +124,7 @@ def test_a_one_shot_caller_learns_at_once_that_its_reply_is_lost(
     server.holding = True
     with Caller(provisioned.topology, provisioned.url, one_shot=True) as caller:
         [lost] = submitted(caller, 1)
-        cut(management, but={server.port})
+        cut(management, but={server.name})
         with pytest.raises(OutcomeUnknown) as caught:
             lost.result(timeout=20)
         assert caught.value.sent

@@ -93,7 +93,12 @@ def test_what_a_crash_left_behind_is_found_and_ended_and_nothing_else(tmp_path: 
 
     ours, theirs = sleeper(str(tmp_path)), sleeper("another")
     try:
-        assert marked("RABBITRY_TEST_MARK", str(tmp_path)) == [ours.pid]
+        # The system shows a process's variables a moment after it has begun.
+        until(
+            lambda: marked("RABBITRY_TEST_MARK", str(tmp_path)) == [ours.pid],
+            timeout_s=10,
+            what="it to be found",
+        )
         assert stop("RABBITRY_TEST_MARK", str(tmp_path), grace_s=10) is True
         assert ours.wait(10) != 0
         assert theirs.poll() is None
