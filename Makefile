@@ -7,8 +7,8 @@ STAMP := $(VENV)/.installed
 # PYTHON=/path/to/python chooses another one than the first that is found.
 PYTHON ?=
 # The tests run in so many processes, each with a RabbitMQ of its own; in one where
-# RABBITRY_TEST_URL names it.
-PROCESSES ?= 2
+# RABBITRY_TEST_URL names it. Three for two cores: they wait more than they compute.
+PROCESSES ?= 3
 # `make soak` also runs what jobs and their ways depend on against the oldest RabbitMQ that will
 # do: an image of it where an engine has or can pull one, else Debian's packages, as root. Where
 # there is neither, it fails.

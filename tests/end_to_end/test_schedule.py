@@ -88,6 +88,7 @@ def test_leaders_that_are_killed_for_minutes_lose_no_tick(schedulers: Schedulers
     assert len(ledger.again) <= kills
 
 
+@pytest.mark.soak
 def test_a_leader_that_sleeps_publishes_nothing_when_it_wakes(schedulers: Schedulers) -> None:
     schedulers.start(2)
     schedulers.wait_all()

@@ -144,7 +144,7 @@ def test_a_job_that_outlasts_the_consumer_time_out_runs_once_and_disturbs_nobody
     assert ready_in(provisioned.address, "jobs.brief") == 0
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", [pytest.param("threads", marks=pytest.mark.soak), "prefork"])
 def test_a_job_that_runs_while_its_connection_is_lost_goes_on_and_is_not_begun_again(
     provisioned, start, gate, tmp_path, pool
 ) -> None:

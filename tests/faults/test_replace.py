@@ -219,7 +219,7 @@ def test_a_queue_is_replaced_while_producers_and_consumers_go_on(
 @pytest.mark.parametrize(
     "count",
     [
-        pytest.param(3_000, id="3,000 messages"),
+        pytest.param(3_000, id="3,000 messages", marks=pytest.mark.soak),
         pytest.param(20_000, id="20,000 messages", marks=pytest.mark.soak),
     ],
 )
@@ -498,6 +498,7 @@ def test_order_within_a_priority_is_kept(
     assert got == sorted(got, key=lambda each: (-each[0], each[1]))
 
 
+@pytest.mark.soak
 def test_what_is_set_aside_for_a_retry_is_waited_for(
     address: Address, management: Management, tmp_path: Path
 ) -> None:

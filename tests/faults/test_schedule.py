@@ -35,7 +35,9 @@ def schedulers(hurt: Hurt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         management.delete("vhosts", address.vhost_name)
 
 
-@pytest.mark.parametrize("end", [Hurt.stop, Hurt.kill], ids=["restarted", "killed"])
+@pytest.mark.parametrize(
+    "end", [pytest.param(Hurt.stop, marks=pytest.mark.soak), Hurt.kill], ids=["restarted", "killed"]
+)
 def test_a_rabbitmq_that_goes_and_comes_back(
     hurt: Hurt, schedulers: Schedulers, end: Callable[[Hurt], None]
 ) -> None:

@@ -43,7 +43,7 @@ def stop_again_and_again(field: Field, worker: str, times: int) -> list[float]:
     return seconds
 
 
-@pytest.mark.parametrize("worker", ["processes", "threads"])
+@pytest.mark.parametrize("worker", ["processes", pytest.param("threads", marks=pytest.mark.soak)])
 def test_workers_end_in_time_and_nothing_finished_runs_again(field: Field, worker: str) -> None:
     stop_again_and_again(field, worker, 5)
 

@@ -211,6 +211,7 @@ def test_acks_are_written_at_once_where_no_loop_turns_any_more(provisioned, loop
     assert left(provisioned) == 0
 
 
+@pytest.mark.soak
 def test_small_and_large_messages_come_over_tls(
     provisioned, certificate, tls_port, loop_of
 ) -> None:

@@ -163,6 +163,7 @@ def test_two_ups_at_once_start_one_node_and_everything_listens_on_loopback(
         assert f"*:{port}" not in places
 
 
+@pytest.mark.soak
 def test_a_start_that_was_killed_half_way_is_cleared_away_by_the_next(home: Home) -> None:
     env = {**os.environ, "RABBITRY_HOME": str(home.path), "RABBITRY_ROOTS": str(home.roots)}
     command = [sys.executable, "-m", "rabbitry", "broker", "up", "--way", WAY]
