@@ -57,6 +57,7 @@ class Reloader:
         self._grace_s = grace_s
         self._lifeline = Lifeline()
         self._child: Child | None = None
+        self._told: Child | None = None
         self._stop = threading.Event()
 
     def run(self) -> int:
@@ -79,8 +80,13 @@ class Reloader:
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()
-        if self._child is not None:
-            self._child.tell()
+        # A second signal is passed on, too.
+        self._tell()
+
+    def _tell(self) -> None:
+        self._told = child = self._child
+        if child is not None:
+            child.tell()
 
     def _begin(self) -> None:
         if not self._stop.is_set():
@@ -90,7 +96,9 @@ class Reloader:
         child = self._child
         if child is None:
             return 0
-        child.tell()
+        if self._told is not child:
+            # Told twice it would end at once.
+            self._tell()
         child.wait(self._grace_s + SLACK_S)
         return child.code or 0
 

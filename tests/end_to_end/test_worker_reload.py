@@ -42,12 +42,21 @@ def test_it_runs_the_code_that_is_there_now(provisioned, start, tmp_path) -> Non
             lambda: "the worker goes on as it was" in daemon.log, timeout_s=20, what="the complaint"
         )
         assert caller.call("test.word", timeout_s=20) == "first"
-        code.write_text(TASK.format("third"))
+        # It takes longer than --reload needs to notice that it is to end.
+        code.write_text(
+            TASK.format("third").replace("    return", "    time.sleep(2)\n    return", 1)
+            + "\nimport time\n"
+        )
         until(
             lambda: daemon.log.count(" ready.") == 2,
             timeout_s=40,
             what="the next process to consume",
         )
-        assert caller.call("test.word", timeout_s=20) == "third"
-    assert daemon.stop() == 0, daemon.log
+        received = daemon.log.count(" received")
+        last = caller.submit("test.word", timeout_s=20)
+        until(
+            lambda: daemon.log.count(" received") > received, timeout_s=20, what="the job to begin"
+        )
+        assert daemon.stop() == 0, daemon.log
+        assert last.result() == "third"
     assert consumers_of(provisioned.address, "jobs.normal") == 0
