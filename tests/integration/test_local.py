@@ -78,6 +78,7 @@ def taken(url: str) -> list[str]:
     return found
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("way", ways())
 def test_its_data_outlives_a_stop_and_a_kill(home: Home, way: str) -> None:
     state = local.up(home, way=way)
