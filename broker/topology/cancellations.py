@@ -11,22 +11,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from broker.topology.model import Topology
-from broker.topology.objects import (
-    BINDING,
-    EXCHANGE,
-    POLICY,
-    QUEUE,
-    Identity,
-    Object,
-    binding_identity,
-)
-from broker.topology.policies import escape
-from broker.topology.source import DataPath
+from broker.topology.objects import Identity, Object
+from broker.topology.own import Own, belongs
+from broker.topology.settings import STREAM
 
-PATH: DataPath = ("workers",)
-# Above whatever people give a policy for all queues: with another length workers would miss what
-# was cancelled.
-PRIORITY = 1000
+OWN = Own(("workers",))
 # RabbitMQ drops whole segments, by age and by size. Of 250 bytes a cancellation the stream holds
 # some 33,000, which a worker that starts has read in a second or two.
 KEPT_FOR = timedelta(days=1)
@@ -65,52 +54,17 @@ def cancellation_objects(topology: Topology) -> Iterator[Object]:
     names = cancellations_of(topology)
     if names is None:
         return
-    yield Object(
-        Identity(EXCHANGE, (names.exchange,)),
-        {
-            "type": "fanout",
-            "durable": True,
-            "auto_delete": False,
-            "internal": False,
-            "arguments": {},
-        },
-        PATH,
-    )
-    yield Object(
-        Identity(QUEUE, (names.queue,)),
-        {
-            "type": "stream",
-            "durable": True,
-            "auto_delete": False,
-            "arguments": {"x-stream-max-segment-size-bytes": SEGMENT_BYTES},
-        },
-        PATH,
-    )
-    yield Object(
-        binding_identity(
-            source=names.exchange,
-            kind="queue",
-            destination=names.queue,
-            routing_key="",
-            arguments={},
-        ),
-        {},
-        PATH,
-    )
-    yield Object(
-        Identity(POLICY, (names.queue,)),
-        {
-            "apply-to": "streams",
-            "pattern": f"^{escape(names.queue)}$",
-            "priority": PRIORITY,
-            "definition": {"max-age": f"{KEPT_FOR.days}D", "max-length-bytes": MOST_BYTES},
-        },
-        PATH,
+    yield OWN.exchange(names.exchange, "fanout")
+    yield OWN.queue(names.queue, {"x-stream-max-segment-size-bytes": SEGMENT_BYTES}, type_=STREAM)
+    yield OWN.binding(names.exchange, "queue", names.queue)
+    # With another length workers would miss what was cancelled.
+    yield OWN.policy(
+        names.queue,
+        {"max-age": f"{KEPT_FOR.days}D", "max-length-bytes": MOST_BYTES},
+        type_=STREAM,
     )
 
 
 def is_cancellations(names: Cancellations, identity: Identity) -> bool:
     """Return whether an object is one of these."""
-    if identity.kind == BINDING:
-        return identity.name[0] == names.exchange
-    return identity.name[0] == names.queue
+    return belongs(identity, exchange=names.exchange, others=frozenset({names.queue}))

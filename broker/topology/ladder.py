@@ -27,23 +27,13 @@ from broker.delays import (
 from broker.message import SHORT_STRING_BYTES
 from broker.topology.delays import LONGEST
 from broker.topology.model import Topology
-from broker.topology.objects import (
-    EXCHANGE,
-    POLICY,
-    QUEUE,
-    Identity,
-    Object,
-    binding_identity,
-)
+from broker.topology.objects import POLICY, Identity, Object
+from broker.topology.own import Own
 from broker.topology.policies import escape
 from broker.topology.settings import QUORUM, RETRY_SINCE, known
-from broker.topology.source import DataPath
 from broker.topology.structure import Queue
 
-PATH: DataPath = ("delays",)
-# Above whatever people give a policy for all queues: one with a time to live would make
-# messages early, one with a length would refuse or drop them.
-PRIORITY = 1000
+OWN = Own(("delays",))
 
 
 def ladder_of(topology: Topology) -> Ladder | None:
@@ -112,8 +102,8 @@ def rungs(owner: str, seconds: Iterable[int]) -> Iterator[Object]:
     below = due
     for rung in seconds:
         name = rung_name(owner, rung)
-        yield _exchange(name, "headers")
-        yield _queue(
+        yield OWN.exchange(name, "headers")
+        yield OWN.queue(
             name,
             {
                 # Arguments, since they are what the rung is: its name says its time.
@@ -127,19 +117,13 @@ def rungs(owner: str, seconds: Iterable[int]) -> Iterator[Object]:
         yield _binding(name, "queue", name, {header: True})
         yield _binding(name, "exchange", below, {header: False})
         below = name
-    yield _exchange(due, "headers", {"alternate-exchange": lost})
-    yield _exchange(lost, "fanout")
-    yield _queue(lost, {})
-    yield _binding(lost, "queue", lost, {})
-    yield Object(
-        Identity(POLICY, (policy_name(owner),)),
-        {
-            "apply-to": "quorum_queues",
-            "pattern": f"^{rung_pattern(owner)}$",
-            "priority": PRIORITY,
-            "definition": {"overflow": "reject-publish"},
-        },
-        PATH,
+    yield OWN.exchange(due, "headers", {"alternate-exchange": lost})
+    yield OWN.exchange(lost, "fanout")
+    yield OWN.queue(lost)
+    yield OWN.binding(lost, "queue", lost)
+    # One with a time to live would make messages early, one with a length refuse or drop them.
+    yield OWN.policy(
+        policy_name(owner), {"overflow": "reject-publish"}, pattern=rung_pattern(owner)
     )
 
 
@@ -167,36 +151,5 @@ def belongs_to(owner: str, identity: Identity) -> bool:
     return identity.name[0].startswith(prefix)
 
 
-def _exchange(name: str, type_: str, arguments: Mapping[str, Any] | None = None) -> Object:
-    return Object(
-        Identity(EXCHANGE, (name,)),
-        {
-            "type": type_,
-            "durable": True,
-            "auto_delete": False,
-            "internal": False,
-            "arguments": dict(arguments or {}),
-        },
-        PATH,
-    )
-
-
-def _queue(name: str, arguments: Mapping[str, Any]) -> Object:
-    return Object(
-        Identity(QUEUE, (name,)),
-        {
-            "type": "quorum",
-            "durable": True,
-            "auto_delete": False,
-            "arguments": dict(arguments),
-        },
-        PATH,
-    )
-
-
 def _binding(source: str, kind: str, destination: str, headers: Mapping[str, Any]) -> Object:
-    arguments = {"x-match": "all", **headers} if headers else {}
-    identity = binding_identity(
-        source=source, kind=kind, destination=destination, routing_key="", arguments=arguments
-    )
-    return Object(identity, {}, PATH)
+    return OWN.binding(source, kind, destination, arguments={"x-match": "all", **headers})

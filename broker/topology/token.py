@@ -11,26 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from broker.topology.model import Topology
-from broker.topology.objects import (
-    BINDING,
-    EXCHANGE,
-    POLICY,
-    QUEUE,
-    Identity,
-    Object,
-    binding_identity,
-)
-from broker.topology.policies import escape
-from broker.topology.source import DataPath
+from broker.topology.objects import Identity, Object
+from broker.topology.own import Own, belongs
 from broker.units import milliseconds
 
-PATH: DataPath = ("schedules",)
-# Above whatever people give a policy for all queues: with a time to live or a delivery limit the
-# token would be lost, and what has been published with it.
-PRIORITY = 1000
+OWN = Own(("schedules",))
 # The leader renews its token every minute. RabbitMQ's own 30 minutes would do, but not for a
 # machine that sleeps: it would lose a lead that nobody else wants.
 CONSUMER_TIMEOUT = timedelta(days=1)
@@ -76,60 +63,22 @@ def token_objects(topology: Topology) -> Iterator[Object]:
     token = token_of(topology)
     if token is None:
         return
-    yield Object(
-        Identity(EXCHANGE, (token.exchange,)),
-        {
-            "type": "direct",
-            "durable": True,
-            "auto_delete": False,
-            "internal": False,
-            "arguments": {},
-        },
-        PATH,
-    )
-    yield _queue(token.queue, {"x-single-active-consumer": True})
-    yield _queue(token.state, {})
-    yield _binding(token, token.queue, TOKEN_KEY)
-    yield _binding(token, token.queue, STATE_KEY)
-    yield _binding(token, token.state, STATE_KEY)
-    # A death of the leader counts as a failed delivery, of which there may be any number.
-    yield _policy(
+    yield OWN.exchange(token.exchange, "direct")
+    yield OWN.queue(token.queue, {"x-single-active-consumer": True})
+    yield OWN.queue(token.state)
+    yield OWN.binding(token.exchange, "queue", token.queue, routing_key=TOKEN_KEY)
+    yield OWN.binding(token.exchange, "queue", token.queue, routing_key=STATE_KEY)
+    yield OWN.binding(token.exchange, "queue", token.state, routing_key=STATE_KEY)
+    # A death of the leader counts as a failed delivery, of which there may be any number: with a
+    # limit the token would be lost, and what has been published with it.
+    yield OWN.policy(
         token.queue,
         {"delivery-limit": -1, "consumer-timeout": milliseconds(CONSUMER_TIMEOUT)},
     )
-    yield _policy(token.state, {"delivery-limit": -1, "max-length": 1, "overflow": "drop-head"})
+    yield OWN.policy(token.state, {"delivery-limit": -1, "max-length": 1, "overflow": "drop-head"})
 
 
 def is_token(token: Token, identity: Identity) -> bool:
     """Return whether an object is one of these."""
-    if identity.kind == BINDING:
-        return identity.name[0] == token.exchange
-    return identity.name[0] in (token.queue, token.state)
-
-
-def _queue(name: str, arguments: dict[str, Any]) -> Object:
-    return Object(
-        Identity(QUEUE, (name,)),
-        {"type": "quorum", "durable": True, "auto_delete": False, "arguments": arguments},
-        PATH,
-    )
-
-
-def _binding(token: Token, queue: str, key: str) -> Object:
-    identity = binding_identity(
-        source=token.exchange, kind="queue", destination=queue, routing_key=key, arguments={}
-    )
-    return Object(identity, {}, PATH)
-
-
-def _policy(queue: str, definition: dict[str, Any]) -> Object:
-    return Object(
-        Identity(POLICY, (queue,)),
-        {
-            "apply-to": "quorum_queues",
-            "pattern": f"^{escape(queue)}$",
-            "priority": PRIORITY,
-            "definition": definition,
-        },
-        PATH,
-    )
+    names = frozenset({token.queue, token.state})
+    return belongs(identity, exchange=token.exchange, others=names)
