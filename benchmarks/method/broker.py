@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from broker.topology.apply import apply
 from broker.topology.look import look
 
 PREFIX = "bench-"
+TELLS_S = 30.0
+ASK_AGAIN_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,16 @@ def running() -> Iterator[RabbitMQ]:
     try:
         address = resolve_address()
         with Management(address) as management:
-            described = describe(management)
-            os_pid = int(management.get("nodes")[0]["os_pid"])
+            # A node that is busy, or has just started, tells nothing of itself for a moment.
+            until(
+                lambda: "os_pid" in management.get("nodes")[0],
+                "RabbitMQ to tell of its node",
+                timeout_s=TELLS_S,
+                pause_s=0.2,
+            )
+            nodes = management.get("nodes")
+            described = describe(management.get("overview"), nodes)
+            os_pid = int(nodes[0]["os_pid"])
         pid = rabbitmq_pid(address.port, os_pid) if is_here(address.host) else None
         yield RabbitMQ(address=address, pid=pid, described=described)
     finally:
@@ -62,9 +72,12 @@ def running() -> Iterator[RabbitMQ]:
             local.down()
 
 
-def describe(management: Management) -> dict[str, Any]:
-    """Return RabbitMQ's version and what of its configuration moves a figure."""
-    overview, nodes = management.get("overview"), management.get("nodes")
+def describe(overview: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return RabbitMQ's version and what of its configuration moves a figure.
+
+    Args:
+        overview, nodes: as the management API tells them.
+    """
     node = nodes[0]
     return {
         "version": overview["rabbitmq_version"],
@@ -150,6 +163,7 @@ def wait_ready(address: Address, queue: str, count: int, *, timeout_s: float = 3
             lambda: channel.queue_declare(queue, passive=True).message_count >= count,
             f"{count:,} messages in {queue}",
             timeout_s=timeout_s,
+            pause_s=ASK_AGAIN_S,
         )
 
 
@@ -160,6 +174,7 @@ def wait_consumed(address: Address, queue: str, *, timeout_s: float = 60.0) -> N
             lambda: channel.queue_declare(queue, passive=True).consumer_count,
             f"a consumer of {queue}",
             timeout_s=timeout_s,
+            pause_s=ASK_AGAIN_S,
         )
 
 

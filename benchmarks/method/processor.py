@@ -36,7 +36,7 @@ class Meter:
         """Name the processes.
 
         Args:
-            rabbitmq: the Erlang VM's, None where it cannot be seen: see `broker.RabbitMQ.pid`.
+            rabbitmq: the Erlang VM's, None where it cannot be seen; see `RabbitMQ.pid`.
             trees: processes that count with all that descends from them; without any, and with
                 none alone, this one.
             alone: processes that count without their children.
