@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from broker.cli import Session, common_options, note, print_json
 from broker.errors import EXIT_DIFFERS, EXIT_DONE, InvalidInput
+from consumers.cli.interrupt import interruptible
 from consumers.cli.letters import (
     Steps,
     filters,
     in_queues,
-    interruptible,
     look,
     moment,
     places,
@@ -162,13 +162,20 @@ def replay(
         if dry_run:
             sent.append(letter.without_body())
 
+    def give_up() -> None:
+        if confirmed is not None:
+            confirmed.close(timeout_s=0)
+
     confirmed = None if dry_run else ConfirmedChannel(address, name="rabbitry-replay")
     try:
         if confirmed is not None:
             confirmed.loop.wait_connected(timeout_s=10)
-        with interruptible(lambda: _account(tally, dry_run)), Steps("replaying") as bar:
+        with (
+            interruptible(lambda: _account(tally, dry_run), give_up=give_up) as stop,
+            Steps("replaying") as bar,
+        ):
             for queue in names:
-                if limit is not None and tally.replayed >= limit:
+                if stop() or (limit is not None and tally.replayed >= limit):
                     break
                 with Browser(address, queue) as browser:
                     bar.more(browser.ready())
@@ -181,12 +188,12 @@ def replay(
                         rate=rate,
                         max_replays=max_replays,
                         tally=tally,
+                        stopped=stop,
                         on_letter=bar.step,
                         on_sent=keep,
                     )
     finally:
-        if confirmed is not None:
-            confirmed.close(timeout_s=0)
+        give_up()
     for stayed in tally.stayed[:_NAMED]:
         note(f"Stays: {stayed.error}")
     if len(tally.stayed) > _NAMED:
@@ -227,6 +234,8 @@ def drop(session: Session, queues: tuple[str, ...], meant: Filter, yes: bool) ->
     """
     from collections import Counter
 
+    from consumers.dead_letters.drop import Dropping
+    from consumers.dead_letters.drop import drop as delete
     from consumers.dead_letters.letter import grouped
     from consumers.queues.browse import Browser
 
@@ -241,33 +250,31 @@ def drop(session: Session, queues: tuple[str, ...], meant: Filter, yes: bool) ->
         if not sys.stdin.isatty():
             raise click.UsageError("this is not a terminal, so nobody can be asked; add --yes")
         click.confirm(f"Delete these {len(found):,} messages for good?", abort=True, err=True)
-    left = Counter((letter.queue, letter.id) for letter in found)
-    dropped = 0
+    dropping = Dropping(Counter((letter.queue, letter.id) for letter in found))
     with (
-        interruptible(lambda: f"{dropped:,} messages were deleted, the others are still there"),
+        interruptible(
+            lambda: f"{dropping.dropped:,} messages were deleted, the others are still there"
+        ) as stop,
         Steps("deleting") as bar,
     ):
         for queue in names:
+            if stop():
+                break
             with Browser(address, queue) as browser:
                 bar.more(browser.ready())
-                for letter in _letters(browser, queue):
-                    bar.step()
-                    key = (queue, letter.id)
-                    if left[key] and meant.takes(letter):
-                        left[key] -= 1
-                        browser.let_go(letter.delivery)
-                        dropped += 1
+                delete(
+                    browser,
+                    queue,
+                    meant=meant,
+                    dropping=dropping,
+                    stopped=stop,
+                    on_letter=bar.step,
+                )
     if session.json:
-        print_json({"dropped": dropped, "groups": [group.document() for group in groups]})
+        print_json({"dropped": dropping.dropped, "groups": [group.document() for group in groups]})
     else:
-        note(f"Deleted {dropped:,} messages.")
-    return EXIT_DONE if dropped == len(found) else EXIT_DIFFERS
-
-
-def _letters(browser: Any, queue: str) -> Any:
-    from consumers.dead_letters.letter import Letter
-
-    return (Letter.of(queue, delivery) for delivery in browser.deliveries())
+        note(f"Deleted {dropping.dropped:,} messages.")
+    return EXIT_DONE if dropping.dropped == len(found) else EXIT_DIFFERS
 
 
 def _account(tally: Tally, dry_run: bool) -> str:

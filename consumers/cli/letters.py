@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -145,21 +144,6 @@ class Steps(Bar):
         """Count one that is done."""
         self._done += 1
         self.show(self._done, self._total)
-
-
-@contextmanager
-def interruptible(account: Callable[[], str]) -> Iterator[None]:
-    """Turn Ctrl-C into an error that says what was done.
-
-    Raises:
-        Interrupted: instead of KeyboardInterrupt.
-    """
-    from broker.errors import Interrupted
-
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted: {account()}") from None
 
 
 def show_groups(groups: list[Group], *, json: bool) -> None:

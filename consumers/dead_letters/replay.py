@@ -69,6 +69,7 @@ def replay(
     rate: float | None = None,
     max_replays: int = MAX_REPLAYS,
     tally: Tally,
+    stopped: Callable[[], bool] = lambda: False,
     on_letter: Callable[[Letter], object] = lambda _: None,
     on_sent: Callable[[Letter], object] = lambda _: None,
     now_ms: Callable[[], int] = lambda: round(time.time() * 1000),
@@ -87,7 +88,10 @@ def replay(
         limit: how many to send at most, counted with what `tally` has already.
         rate: how many to send a second at most.
         max_replays: a letter that was replayed so often stays.
-        tally: told what became of each, also where this is interrupted.
+        tally: told what became of each.
+        stopped: asked between letters; once it says so no more are sent, and what was sent is
+            accounted for. An exception from a signal's handler could fall between a step and its
+            account, so handlers should set what this tells.
         on_letter, on_sent: told each letter that was looked at, or was sent or would be.
         now_ms: the clock.
 
@@ -98,7 +102,7 @@ def replay(
     began = time.monotonic()
     sent = 0
     try:
-        for delivery in browser.deliveries():
+        for delivery in browser.deliveries(stopped=stopped):
             tally.looked += 1
             letter = Letter.of(queue, delivery)
             on_letter(letter)
@@ -113,7 +117,9 @@ def replay(
                 on_sent(letter)
             else:
                 if rate is not None:
-                    browser.pause(began + sent / rate - time.monotonic())
+                    browser.pause(began + sent / rate - time.monotonic(), stopped=stopped)
+                    if stopped():
+                        return
                 assert letter.origin is not None
                 exchange, routing_key = letter.origin
                 try:

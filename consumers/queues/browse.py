@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -125,18 +125,21 @@ class Browser:
             answer = self._channel.queue_declare(self._queue, passive=True)
             return int(answer.message_count)
 
-    def deliveries(self, most: int | None = None) -> Iterator[Delivery]:
+    def deliveries(
+        self, most: int | None = None, *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Delivery]:
         """Yield what waits now, in the queue's order; each stays here until it is let go.
 
         Args:
             most: messages to look at; None for all that wait when this begins.
+            stopped: asked before each; no more are yielded once it says so.
         """
         left = self.ready()
         if most is not None:
             left = min(left, most)
-        while left > 0:
+        while left > 0 and not stopped():
             came = 0
-            for delivery in self._slice(min(SLICE, left)):
+            for delivery in self._slice(min(SLICE, left), stopped):
                 came += 1
                 yield delivery
             if not came:
@@ -150,12 +153,12 @@ class Browser:
         if len(self._gone) >= ACKS:
             self._ack()
 
-    def pause(self, seconds: float) -> None:
-        """Wait, and keep the connection alive."""
+    def pause(self, seconds: float, *, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Wait, at most until it is stopped, and keep the connection alive."""
         until = time.monotonic() + seconds
         with self._explained():
-            while (left := until - time.monotonic()) > 0:
-                self._drain(min(left, HEARTBEAT_EACH_S))
+            while (left := until - time.monotonic()) > 0 and not stopped():
+                self._drain(min(left, QUIET_S))
 
     def beat(self) -> None:
         """Keep the connection alive; to be called every few seconds."""
@@ -172,7 +175,7 @@ class Browser:
         # Bodies as they are, whatever their content encoding says.
         self._channel.auto_decode = False
 
-    def _slice(self, most: int) -> Iterator[Delivery]:
+    def _slice(self, most: int, stopped: Callable[[], bool] = lambda: False) -> Iterator[Delivery]:
         """Yield the next messages, by a consumer of their own."""
         self._slices += 1
         tag = f"rabbitry-look-{self._slices:06}"
@@ -181,7 +184,7 @@ class Browser:
         self._consumer, self._ends = tag, [*self._ends, 0]
         came = 0
         heard_at = time.monotonic()
-        while came < most:
+        while came < most and not stopped():
             if not self._came:
                 with self._explained():
                     drained = self._drain(QUIET_S)
