@@ -4,6 +4,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The peers that benchmarks/ measures: nothing else needs them.
+PEERS := $(VENV)/.peers
 # PYTHON=/path/to/python chooses another one than the first that is found.
 PYTHON ?=
 # The tests run in so many processes, each with a RabbitMQ of its own; in one where
@@ -26,10 +28,10 @@ EDITABLE := editables
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint bench docs lock clean venv
+.PHONY: help demo test soak lint bench bench-check bench-report docs lock clean venv
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: $(STAMP) ## real jobs through a real RabbitMQ in less than two minutes
 	@$(BIN)/python examples/demo.py
@@ -48,8 +50,14 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## measure; see benchmarks/
+bench: $(PEERS) ## measure beside the peers, in benchmarks/results/latest.jsonl; takes long
 	@$(BIN)/python -m benchmarks
+
+bench-check: $(PEERS) ## a small version; fails if a ratio fell by more than a quarter
+	@$(BIN)/python -m benchmarks --small --check
+
+bench-report: $(PEERS) ## write docs/benchmarks.md anew, from benchmarks/results/reference.jsonl
+	@$(BIN)/python -m benchmarks.report
 
 docs: $(STAMP) ## write the generated pages of docs/reference anew
 	@$(BIN)/python docs/generate.py
@@ -58,7 +66,7 @@ venv: $(STAMP) ## make .venv
 
 lock: ## write constraints.txt anew, with the newest versions that pyproject.toml allows
 	@$(call make_venv,$(VENV)-lock)
-	@$(VENV)-lock/bin/python $(PIP_INSTALL) --upgrade -e '.[dev]' $(EDITABLE) $$($(VENV)-lock/bin/python -c \
+	@$(VENV)-lock/bin/python $(PIP_INSTALL) --upgrade -e '.[dev,bench]' $(EDITABLE) $$($(VENV)-lock/bin/python -c \
 		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
 	@sed -n '/^#/p' constraints.txt > $(VENV)-lock/constraints.txt
 	@$(VENV)-lock/bin/python -m pip freeze --exclude-editable >> $(VENV)-lock/constraints.txt
@@ -74,6 +82,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(call make_venv,$(VENV))
 	@echo "installing into $(VENV) the versions of constraints.txt" >&2
 	@$(PIN) $(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(PEERS): $(STAMP)
+	@echo "installing into $(VENV) the peers of benchmarks/" >&2
+	@$(PIN) $(BIN)/python $(PIP_INSTALL) -c constraints.txt -e '.[bench]'
 	@touch $@
 
 # Debian keeps what `python -m venv` needs in a package of its own. A folder that has no pip is
