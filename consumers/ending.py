@@ -19,7 +19,7 @@ from consumers.green import is_patched
 
 logger = logging.getLogger("rabbitry.worker")
 
-# Each bounds one step: RabbitMQ may answer no more.
+# Each bounds one step of an end at once: RabbitMQ may answer no more.
 _WRITE_S = 0.2
 _CLOSE_S = 0.25
 # Before a process ends by force, for what can still be returned.
@@ -40,6 +40,7 @@ class Ending:
     def __init__(self, worker: Any) -> None:
         self._worker = worker
         self._pid = os.getpid()
+        self._closing = False
 
     @property
     def channel(self) -> Any:
@@ -74,14 +75,23 @@ class Ending:
             # Tag 0 with `multiple` means all there are.
             channel.send_method(_NACK, "Lbb", (0, True, True))
 
-    def flush(self) -> None:
-        """Close the connection in order, so that RabbitMQ has read all that was written."""
+    def close(self, *, within_s: float) -> None:
+        """Close the connection in order, and wait until RabbitMQ says that it is.
+
+        It has dealt with all that was written then. Of a connection that is just gone it may
+        forget the last acknowledgements, also those that it has: these jobs would run again.
+
+        Args:
+            within_s: how long to wait; 0 and less for not at all.
+        """
         channel = self.channel
-        if channel is None:
+        # Of two threads that wait for one answer one would wait in vain.
+        if channel is None or self._closing or within_s <= 0:
             return
+        self._closing = True
         with contextlib.suppress(Exception):
             connection = channel.connection
-            connection.transport.sock.settimeout(_CLOSE_S)
+            connection.transport.sock.settimeout(within_s)
             connection.close()
 
     @property
@@ -126,18 +136,25 @@ class Ending:
             return  # a child that has inherited the handler, and is none of the worker's
         self.kill_children()
         # In a thread: this may be a signal handler, amidst a write that holds the channel's lock.
-        last = threading.Thread(target=self.last_words, daemon=True)
+        within = {"within_s": _CLOSE_S}
+        last = threading.Thread(target=self.last_words, kwargs=within, daemon=True)
         last.start()
         last.join(_WRITE_S + _CLOSE_S)
         leave(code)
 
-    def last_words(self) -> None:
-        """Return what is not settled, and close the connection."""
+    def last_words(self, *, within_s: float) -> None:
+        """Return what is not settled, and close the connection.
+
+        Args:
+            within_s: how long to wait for RabbitMQ's answer.
+        """
+        if self._closing:
+            return
         with contextlib.suppress(Exception):
             # First: what is returned would come again at once.
             self.cancel()
             self.return_all()
-            self.flush()
+            self.close(within_s=within_s)
 
 
 class Watchdog:
@@ -164,7 +181,8 @@ class Watchdog:
         self._ending.kill_children()
         if not is_patched():
             # The event loop is busy with a job (solo), or waits for RabbitMQ.
-            threading.Thread(target=self._ending.last_words, daemon=True).start()
+            last_words, within = self._ending.last_words, {"within_s": _LAST_WORDS_S}
+            threading.Thread(target=last_words, kwargs=within, daemon=True).start()
         self._sleep_until(sleep, before_s=0)
         os.write(2, b"the worker ends by force: a job, or RabbitMQ, did not let go\n")
         os._exit(0)

@@ -3,8 +3,9 @@
 Celery stops its event loop first and waits for the pool afterwards, when nobody reads the
 children's results any more: jobs that finish meanwhile are not acknowledged and run again, and
 the children wait half a minute for somebody to listen. Here the loop goes on until the last
-result is in, what is not done goes back to RabbitMQ uncounted, and a watchdog ends the process
-soon after the grace, whatever happens. A second signal ends it at once.
+result is in, what is not done goes back to RabbitMQ uncounted, the connection is closed in order
+before anything else ends, and a watchdog ends the process soon after the grace, whatever happens. A
+second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 LAST_S = 0.85
 # For results that children had written when they were ended.
 _RESULTS_S = 0.1
+# Between the last that is waited for of RabbitMQ and the end by force.
+_SPARE_S = 0.1
 # For Celery to stop what has nothing more to do.
 _CELERY_S = 2.0
 _SIGNALLED = 128
@@ -59,7 +62,7 @@ class Shutdown:
         self._deadline: float | None = None
         self._green: Any = None
         self._main: Any = None
-        self._idle = self._expired = False
+        self._idle = self._over = False
 
     @property
     def began(self) -> bool:
@@ -113,7 +116,7 @@ class Shutdown:
     def _go_on(self) -> None:
         """Do without an event loop what else it would call."""
         self._stop_consuming()
-        while True:
+        while not self._over:
             self._green.sleep(CHECK_S)
             self._check()
 
@@ -152,25 +155,41 @@ class Shutdown:
 
     def _check(self) -> None:
         assert self._deadline is not None
-        if self._expired:
+        if self._over:
             return
         if self._is_done:
             # What a result has led to (an ack, a dead letter) is a turn of the loop behind it.
             if self._idle:
+                self._over = True
                 self._finish()
             self._idle = True
         elif time.monotonic() >= self._deadline:
-            self._expired = True
+            self._over = True
             self._expire()
         else:
             self._idle = False
 
     def _finish(self) -> None:
-        self._watchdog.end_at(time.monotonic() + _CELERY_S)
-        self._ending.stop_children()
         if self._green is not None:
             self._green.kill(self._main, WorkerShutdown(0))
         state.should_stop = 0
+
+    def settle(self) -> None:
+        """End what has nothing more to do, once the loop does not turn any more; Celery's first.
+
+        RabbitMQ may be slow, and has the whole grace to say that it has all acknowledgements.
+        """
+        if not self.began:
+            return
+        self._ending.close(within_s=self._left_s)
+        self._watchdog.end_at(time.monotonic() + _CELERY_S)
+        self._ending.stop_children()
+
+    @property
+    def _left_s(self) -> float:
+        """Seconds until the end by force, but for a few."""
+        assert self._deadline is not None
+        return self._deadline + LAST_S - _SPARE_S - time.monotonic()
 
     def _expire(self) -> None:
         logger.warning(
@@ -191,7 +210,7 @@ class Shutdown:
         self._worker.hub.call_later(_RESULTS_S, self._give_up)
 
     def _give_up(self) -> None:
-        self._ending.last_words()
+        self._ending.last_words(within_s=self._left_s)
         signals.worker_shutdown.send(sender=self._worker)
         leave(0)
 

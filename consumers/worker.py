@@ -145,6 +145,11 @@ class JobWorker(Worker):  # type: ignore[misc]
         if self.one_shot is not None:
             self.one_shot.start()
 
+    def stop(self, *args: Any, **options: Any) -> None:
+        """Stop, what concerns RabbitMQ first; called when the loop has ended."""
+        self.shutdown.settle()
+        super().stop(*args, **options)
+
 
 def _one_shot(worker: JobWorker, address: Address, queues: list[str]) -> OneShot:
     def end() -> None:
