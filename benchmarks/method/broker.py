@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from amqp.exceptions import NotFound
 
 from benchmarks.method.children import until
 from benchmarks.method.processor import is_here, rabbitmq_pid
@@ -158,30 +160,34 @@ def purge(address: Address, queue: str) -> int:
 
 def wait_ready(address: Address, queue: str, count: int, *, timeout_s: float = 30.0) -> None:
     """Wait until at least so many messages wait in a queue."""
-    with _channel(address) as channel:
-        until(
-            lambda: channel.queue_declare(queue, passive=True).message_count >= count,
-            f"{count:,} messages in {queue}",
-            timeout_s=timeout_s,
-            pause_s=ASK_AGAIN_S,
-        )
+    _wait(
+        address,
+        lambda channel: channel.queue_declare(queue, passive=True).message_count >= count,
+        f"{count:,} messages in {queue}",
+        timeout_s,
+    )
 
 
 def wait_consumed(address: Address, queue: str, *, timeout_s: float = 60.0) -> None:
-    """Wait until somebody consumes a queue."""
-    with _channel(address) as channel:
-        until(
-            lambda: channel.queue_declare(queue, passive=True).consumer_count,
-            f"a consumer of {queue}",
-            timeout_s=timeout_s,
-            pause_s=ASK_AGAIN_S,
-        )
+    """Wait until somebody consumes a queue, which whoever it is may declare first."""
+    _wait(
+        address,
+        lambda channel: channel.queue_declare(queue, passive=True).consumer_count > 0,
+        f"a consumer of {queue}",
+        timeout_s,
+    )
 
 
-@contextmanager
-def _channel(address: Address) -> Iterator[Any]:
+def _wait(address: Address, condition: Callable[[Any], bool], what: str, timeout_s: float) -> None:
     connection = connect(address)
+
+    def holds() -> bool:
+        try:
+            return condition(connection.default_channel)
+        except NotFound:
+            return False  # RabbitMQ has closed the channel: kombu opens the next one
+
     try:
-        yield connection.default_channel
+        until(holds, what, timeout_s=timeout_s, pause_s=ASK_AGAIN_S)
     finally:
         connection.release()
