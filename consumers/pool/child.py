@@ -93,7 +93,7 @@ class JobChild(asynpool.Worker):  # type: ignore[misc]
                 taken = self._inbox.take(wait=True)
         except InboxEnd:
             raise SystemExit(EX_FAILURE) from None
-        return None if taken is None else pickle.loads(taken.payload)
+        return None if taken is None else pickle.loads(taken.payload, buffers=taken.buffers)
 
     def _ensure_messages_consumed(self, completed: int) -> Any:
         if isinstance(self.outq, Outbox):

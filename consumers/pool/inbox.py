@@ -7,16 +7,20 @@ process is free, and what no process has begun can be taken back by reading it.
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import os
 import socket
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 
 # What a socket's buffer takes several of; larger jobs travel beside it.
 SMALL_BYTES = 32 * 2**10
 _HEAD = Struct(">BQ")
+# Of a large job: how long its payload is, which stands first; the rest is one buffer.
+_SIZE = Struct(">Q")
 _SMALL, _LARGE, _END = 0, 1, 2
 # All its pages at once, rather than one by one as they are met.
 _MAP = mmap.MAP_SHARED | mmap.MAP_POPULATE
@@ -34,10 +38,12 @@ class Taken:
     Attributes:
         number: the pool's, of the job.
         payload: what was put.
+        buffers: that were put beside it; good for as long as anything refers to them.
     """
 
     number: int
     payload: bytes | memoryview
+    buffers: Sequence[memoryview] = ()
 
 
 class Inbox:
@@ -52,16 +58,23 @@ class Inbox:
         """Return what is writable when there is room."""
         return self._put.fileno()
 
-    def put(self, number: int, payload: bytes) -> bool:
-        """Put a job behind the others; returns whether there was room."""
+    def put(self, number: int, payload: bytes, buffer: bytes = b"") -> bool:
+        """Put a job behind the others; returns whether there was room.
+
+        Args:
+            number: the pool's, of the job.
+            payload: what the process unpickles.
+            buffer: what belongs to that, is large and is not to be copied again.
+        """
         try:
-            if len(payload) <= SMALL_BYTES:
+            if len(payload) <= SMALL_BYTES and not buffer:
                 self._put.send(_HEAD.pack(_SMALL, number) + payload)
                 return True
             file = os.memfd_create("job", os.MFD_CLOEXEC)
             try:
-                with os.fdopen(file, "wb", closefd=False) as content:
-                    content.write(payload)
+                with os.fdopen(file, "wb", buffering=0, closefd=False) as content:
+                    for part in (_SIZE.pack(len(payload)) + payload, buffer):
+                        _write(content, part)
                 socket.send_fds(self._put, [_HEAD.pack(_LARGE, number)], [file])
             finally:
                 os.close(file)
@@ -100,7 +113,9 @@ class Inbox:
                 content = mmap.mmap(file, 0, flags=_MAP, prot=mmap.PROT_READ)
             finally:
                 os.close(file)
-            return Taken(number, memoryview(content))
+            (size,) = _SIZE.unpack_from(content)
+            view = memoryview(content)[_SIZE.size :]
+            return Taken(number, view[:size], [view[size:]] if size < len(view) else ())
         return Taken(number, memoryview(self._buffer)[_HEAD.size : size])
 
     def drain(self) -> list[int]:
@@ -123,3 +138,9 @@ class Inbox:
         """Close both sides."""
         self._put.close()
         self._take.close()
+
+
+def _write(file: io.RawIOBase, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]

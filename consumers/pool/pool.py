@@ -8,24 +8,31 @@ no more messages than there are slots.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from functools import partial
+from pickle import PickleBuffer
 from time import monotonic
 from typing import Any
 
 from billiard.pool import TERMINATE
+from celery.app.trace import fast_trace_task, trace_task_ret
 from celery.concurrency import prefork
 from celery.concurrency.asynpool import AsynPool
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
-from kombu.serialization import pickle
 
+from broker.body import ARRAYS_JSON, ARRAYS_MSGPACK
 from consumers.pool.child import JobChild
-from consumers.pool.inbox import Inbox
+from consumers.pool.inbox import SMALL_BYTES, Inbox
 from consumers.pool.results import JobResults
 
 logger = get_logger("rabbitry.pool")
 
+# What a job's process calls, with its request, body and content type; see `payload_of`.
+_TRACERS = (fast_trace_task, trace_task_ret)
+_DECODED = ("args", "kwargs")
+_ARRAYS = (ARRAYS_JSON, ARRAYS_MSGPACK)
 # Between looks for jobs that have run too long.
 LIMITS_S = 0.1
 # Between a process's last breath and its end.
@@ -59,7 +66,7 @@ class JobPool(AsynPool):  # type: ignore[misc]
 
     def _put(self, message: Any) -> None:
         job = self._cache[message[1][0]]
-        job._payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+        job._payload = payload_of(message)
         job._is_out = False
         self.outbound_buffer.append(job)
         self._pump()
@@ -70,7 +77,7 @@ class JobPool(AsynPool):  # type: ignore[misc]
         while outbound:
             job = outbound[0]
             if job._job in cache and not job._accepted:
-                if not self._inbox.put(job._job, job._payload):
+                if not self._inbox.put(job._job, *job._payload):
                     self._wait_for_room(True)
                     return
                 job._is_out = True
@@ -209,6 +216,27 @@ class JobPool(AsynPool):  # type: ignore[misc]
                 case "soft":
                     job._soft_over = True
                     self.on_soft_timeout(job)
+
+
+def payload_of(message: Any) -> tuple[bytes, bytes]:
+    """Return a job as its process reads it: pickled, and beside that the arrays' body."""
+    kind, (number, index, function, args, kwargs) = message
+    large = b""
+    if function in _TRACERS and args[4]:
+        name, id, request, body, content_type, encoding = args
+        # The process decodes the body, and has the arguments of that.
+        request = {key: value for key, value in request.items() if key not in _DECODED}
+        if content_type in _ARRAYS and type(body) is bytes and len(body) > SMALL_BYTES:
+            large, body = body, PickleBuffer(body)
+        args = (name, id, request, body, content_type, encoding)
+    message = (kind, (number, index, function, args, kwargs))
+    protocol = pickle.HIGHEST_PROTOCOL
+    if not large:
+        return pickle.dumps(message, protocol=protocol), b""
+    # What is told True stays within.
+    return pickle.dumps(
+        message, protocol=protocol, buffer_callback=lambda each: each.raw().obj is not large
+    ), large
 
 
 def _over(job: Any, now: float) -> str | None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 from pathlib import Path
 from struct import pack
 from typing import Any
 
+import numpy as np
 import pytest
 from amqp.exceptions import UnexpectedFrame
 from billiard.pool import ACK, READY
 from billiard.queues import _SimpleQueue
+from celery.app.trace import fast_trace_task
 
+from broker.body import encode
 from consumers.pool.child import Outbox
 from consumers.pool.inbox import SMALL_BYTES, Inbox, InboxEnd
+from consumers.pool.pool import payload_of
 from consumers.pool.results import JobResults
 from consumers.transport import BufferedTCP
 
@@ -41,6 +46,35 @@ def test_jobs_of_any_size_come_out_as_they_went_in_and_in_order(inbox) -> None:
         assert inbox.put(number, payload)
     assert [take(inbox) for _ in payloads] == list(enumerate(payloads))
     assert take(inbox) is None
+
+
+def test_what_is_put_beside_a_job_lies_beside_it_for_as_long_as_anybody_needs_it(inbox) -> None:
+    for number, payload in enumerate((b"", b"a", b"b" * 100_000)):
+        assert inbox.put(number, payload, b"c" * 1_000_000)
+        assert inbox.put(9, b"next")
+        taken = inbox.take(wait=False)
+        assert take(inbox) == (9, b"next")
+        assert (taken.number, bytes(taken.payload)) == (number, payload)
+        assert [bytes(each) for each in taken.buffers] == [b"c" * 1_000_000]
+        assert all(each.readonly for each in taken.buffers)
+
+
+def test_a_job_travels_without_what_its_body_says_and_a_large_array_uncopied(inbox) -> None:
+    body = encode([[np.arange(10_000.0)], {}, None])
+    for content, large in ((body.content, True), (b"[[1], {}, null]", False)):
+        kind = body.content_type if large else "application/json"
+        request = {"id": "1", "args": [1], "kwargs": {"a": 2}}
+        job = (fast_trace_task, ("demo", "1", request, content, kind, "binary"), {})
+        payload, buffer = payload_of((0, (7, None, *job)))
+        assert (buffer is content) is large
+        assert inbox.put(7, payload, buffer)
+        taken = inbox.take(wait=False)
+        found = pickle.loads(taken.payload, buffers=taken.buffers)
+        function, args, _ = found[1][2:]
+        assert function is fast_trace_task
+        assert args[2] == {"id": "1"}
+        assert bytes(args[3]) == content
+    assert request["args"] == [1]
 
 
 def test_a_full_inbox_says_so_and_loses_nothing(inbox) -> None:
