@@ -70,6 +70,7 @@ CELERY = (*PYTHON, "celery", "-A", "benchmarks.minimal:celery_app")
 RABBITRY = (*PYTHON, "rabbitry")
 LOGLEVEL = "WARNING"
 TIMEOUT_S = 60.0
+FEW = 2
 OUTSIDE = "left out of the small version"
 
 
@@ -111,6 +112,8 @@ def _commands(bench: Bench, address: Address, environment: Mapping[str, str], fo
         "rabbitry jobs call": partial(_called, timed),
         "rabbitry topology plan": partial(timed, (*RABBITRY, "topology", "plan")),
     }
+    if bench.small:
+        contenders = dict(list(contenders.items())[:FEW])
     command = (*RABBITRY, "worker", "run", "prefork", "--loglevel", LOGLEVEL)
     with started(command, log=folder / "worker.log", environment=environment) as worker:
         wait_consumed(address, QUEUES["prefork"])
@@ -150,10 +153,14 @@ def _called(timed: Any) -> float:
 def _workers(bench: Bench, address: Address, environment: Mapping[str, str], folder: Path) -> None:
     run = (*RABBITRY, "worker", "run")
     quiet = ("--loglevel", LOGLEVEL)
-    workers = {f"rabbitry, {pool}": Worker(QUEUES[pool], (*run, pool, *quiet)) for pool in POOLS}
+    workers = {
+        f"rabbitry, {pool}": Worker(QUEUES[pool], (*run, pool, *quiet))
+        for pool in bench.sized(POOLS, POOLS[:1])
+    }
     celery = (*CELERY, "worker", "-Q", CELERY_QUEUE, *quiet)
     workers["Celery, prefork"] = Worker(CELERY_QUEUE, (*celery, "-c", str(SLOTS)))
-    workers["Celery, solo"] = Worker(CELERY_QUEUE, (*celery, "-P", "solo"))
+    if not bench.small:
+        workers["Celery, solo"] = Worker(CELERY_QUEUE, (*celery, "-P", "solo"))
     dramatiq = (*PYTHON, "dramatiq", "benchmarks.minimal:dramatiq_broker")
     taskiq = (*PYTHON, "taskiq", "worker", "benchmarks.minimal:taskiq_broker")
     peers = {

@@ -1,58 +1,62 @@
 """How long does applying a topology from nothing take? Beside one import of definitions.
 
-The same objects each time, in a fresh virtual host: a fifth exchanges, a fifth classic queues,
-the rest bindings. Classic, since a quorum queue costs the same milliseconds either way and would
-hide the difference. An import is what RabbitMQ does fastest, and believes; apply also plans,
-takes its lock, keeps its record, reads everything back and compares it. Last the plan that finds
-nothing to do, and the memory that all this took.
+The same objects each time, in a fresh virtual host: a fifth exchanges, a fifth classic queues, the
+rest bindings, and one policy. Classic, since a quorum queue costs the same milliseconds either way
+and would hide the difference. After each run RabbitMQ is asked for its definitions, and they must
+be those of every other way.
 """
 
 from __future__ import annotations
 
-import resource
-import time
+import secrets
+import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from benchmarks.rounds import measure, report
-from broker import local
-from broker.connection import Address, resolve_address
+from benchmarks.method import Bench, Meter, Run
+from benchmarks.method.command import alone
+from broker.connection import Address
 from broker.management import Management
 from broker.topology import Topology
 from broker.topology.apply import apply
 from broker.topology.look import look
 
-SIZES = (100, 1_000, 5_000)
-ROUNDS = {100: 5, 1_000: 5, 5_000: 3}
+ASKS = "How long does applying a topology from nothing take?"
+MEANING = """\
+An import of definitions is what RabbitMQ does fastest, in one request, and it is believed: it is
+answered well also where an object of another kind stands in the way and stays. `apply` takes its
+lock, keeps its record of what it manages, imports where the user may, reads back what it wrote,
+compares it, and names each object that is not as it should be. The ratio is the price of that.
+Importing takes an administrator. For a user who has only the tag `policymaker` apply writes the
+objects one by one, over several connections: it costs several times as much for RabbitMQ, which
+answers each request by itself. One by one is what a script, or a module for each object of a
+configuration tool, does over one connection, and it reads nothing back.
+
+`plan` is what runs most often, in every deployment and in a monitor of drift: it reads everything
+once and compares it, and finds nothing to do here.
+"""
 BINDINGS = 3
+BARRED = 5_000
+SMALL = 1_000
+OTHERS = (100, 1_000, 10_000)
+LARGEST = max(OTHERS)
+KINDS = ("exchanges", "queues", "bindings", "policies")
+APPLY, IMPORT, PLAN = "apply", "one import", "plan of no changes"
+NARROW, ONE_BY_ONE = "apply, no administrator", "one by one"
+TOO_LONG = "left out: it takes minutes"
+OUTSIDE = "left out of the small version"
 
 
-def main() -> None:
-    """Measure and report, in milliseconds."""
-    started_here = local.private_url() is None
-    address = resolve_address(local.up().url)
-    try:
-        with Management(address) as management:
-            version = management.version()
-        for size in SIZES:
-            found = topology_of(size)
-            contenders = {
-                "apply": _applying(found, address),
-                "one import": _importing(found, address),
-                "plan of no changes": _planning(found, address),
-            }
-            report(
-                f"milliseconds for {size:,} objects from nothing",
-                measure(contenders, rounds=ROUNDS[size]),
-                unit="ms",
-                first="apply",
-                context={"rabbitmq": version, "objects": size, "peak_mb": _peak_mb()},
-            )
-            print(f"memory at its peak: {_peak_mb()} MB")
-    finally:
-        if started_here:
-            local.down()
+def ask(bench: Bench) -> None:
+    """Measure each size, in milliseconds."""
+    _measure(bench, "topology.apply", bench.sized(BARRED, SMALL))
+    if not bench.small:
+        for size in OTHERS:
+            _measure(bench, f"topology.{size}", size)
 
 
 def topology_of(size: int) -> Topology:
@@ -77,69 +81,126 @@ def topology_of(size: int) -> Topology:
     )
 
 
-@contextmanager
-def _fresh(address: Address) -> Iterator[Management]:
-    with Management(address.with_vhost(f"bench-{uuid.uuid4().hex[:8]}"), timeout_s=300) as client:
-        vhost = client.address.vhost_name
-        client.put("vhosts", vhost, body={"default_queue_type": "classic"})
-        try:
-            yield client
-        finally:
-            client.delete("vhosts", vhost)
-            for each in client.get("global-parameters"):
-                if isinstance(each["value"], dict) and each["value"].get("vhost") == vhost:
-                    client.delete("global-parameters", each["name"])
+def _measure(bench: Bench, measurement: str, size: int) -> None:
+    found = topology_of(size)
+    with bench.virtual_host(found, default_queue_type="classic") as kept:
+        with Management(kept) as management:
+            wanted = _definitions(management)
+        ways: dict[str, Callable[[Management], None]] = {
+            APPLY: partial(_apply, found),
+            IMPORT: partial(_import, wanted),
+            NARROW: partial(_apply, found),
+            ONE_BY_ONE: partial(_one_by_one, wanted),
+        }
+        contenders: dict[str, Callable[[], Run]] = {
+            name: partial(_from_nothing, bench, name, way, wanted, size)
+            for name, way in ways.items()
+        }
+        contenders[PLAN] = partial(_plan, bench, found, kept, size)
+        why = OUTSIDE if bench.small else TOO_LONG if size == LARGEST else None
+        missing = {name: why for name in (NARROW, ONE_BY_ONE) if why is not None}
+        for name in missing:
+            del contenders[name]
+        bench.measure(
+            measurement,
+            contenders,
+            title=f"{size:,} objects from nothing",
+            unit="ms",
+            each="object",
+            first=APPLY,
+            better="less",
+            missing=missing,
+            notes={"objects": size, "queue type": "classic"},
+            rounds=3 if size == LARGEST else None,
+            warm_up=size != LARGEST,
+        )
 
 
-def _applied(found: Topology, management: Management) -> float:
-    started = time.perf_counter()
+def _from_nothing(
+    bench: Bench,
+    name: str,
+    way: Callable[[Management], None],
+    wanted: Mapping[str, Any],
+    size: int,
+) -> Run:
+    with bench.virtual_host(default_queue_type="classic") as address:
+        with _user(address, narrow=name == NARROW) as user, Management(user, timeout_s=300) as it:
+            run = _metered(bench, partial(way, it), size)
+        with Management(address, timeout_s=300) as management:
+            found = _definitions(management)
+    for kind in KINDS:
+        if found[kind] != wanted[kind]:
+            raise SystemExit(
+                f"{name} does not count: it made {len(found[kind]):,} {kind} of"
+                f" {len(wanted[kind]):,}, or others than it was told to"
+            )
+    return run
+
+
+def _plan(bench: Bench, found: Topology, kept: Address, size: int) -> Run:
+    with Management(kept, timeout_s=300) as management:
+        run = _metered(bench, lambda: _check_same(found, management), size)
+    return run
+
+
+def _check_same(found: Topology, management: Management) -> None:
+    if not look(found, management).plan.same:
+        raise SystemExit("the plan after an apply is not empty")
+
+
+def _metered(bench: Bench, work: Callable[[], None], size: int) -> Run:
+    with Meter(bench.rabbitmq.pid) as meter:
+        work()
+    return Run(
+        value=1e3 * meter.seconds, jobs=size, client_s=meter.client_s, broker_s=meter.broker_s
+    )
+
+
+def _apply(found: Topology, management: Management) -> None:
     outcome = apply(look(found, management).plan, management)
-    milliseconds = (time.perf_counter() - started) * 1e3
     if not outcome.complete:
         raise SystemExit(f"apply did not end well: {outcome.document()}")
-    return milliseconds
 
 
-def _applying(found: Topology, address: Address) -> Callable[[], float]:
-    def run() -> float:
-        with _fresh(address) as management:
-            return _applied(found, management)
-
-    return run
+def _import(wanted: Mapping[str, Any], management: Management) -> None:
+    management.post("definitions", management.address.vhost_name, body=wanted)
 
 
-def _planning(found: Topology, address: Address) -> Callable[[], float]:
-    def run() -> float:
-        with _fresh(address) as management:
-            _applied(found, management)
-            started = time.perf_counter()
-            plan = look(found, management).plan
-            milliseconds = (time.perf_counter() - started) * 1e3
-            if not plan.same:
-                raise SystemExit("the plan after an apply is not empty")
-            return milliseconds
-
-    return run
-
-
-def _importing(found: Topology, address: Address) -> Callable[[], float]:
-    exported = {}
-    with _fresh(address) as management:
-        _applied(found, management)
-        exported = management.get("definitions", management.address.vhost_name)
-
-    def run() -> float:
-        with _fresh(address) as management:
-            started = time.perf_counter()
-            management.post("definitions", management.address.vhost_name, body=exported)
-            return (time.perf_counter() - started) * 1e3
-
-    return run
+def _one_by_one(wanted: Mapping[str, Any], management: Management) -> None:
+    vhost = management.address.vhost_name
+    for kind in KINDS:
+        for each in wanted[kind]:
+            if kind == "bindings":
+                path = (each["source"], each["destination_type"][0], each["destination"])
+                body = {key: each[key] for key in ("routing_key", "arguments")}
+                management.post("bindings", vhost, "e", path[0], *path[1:], body=body)
+            else:
+                body = {key: value for key, value in each.items() if key != "name"}
+                management.put(kind, vhost, each["name"], body=body)
 
 
-def _peak_mb() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def _definitions(management: Management) -> dict[str, Any]:
+    """Return what an import takes, in an order of its own."""
+    exported = management.get("definitions", management.address.vhost_name)
+    return {kind: sorted(exported[kind], key=lambda each: str(each)) for kind in KINDS}
+
+
+@contextmanager
+def _user(address: Address, *, narrow: bool) -> Iterator[Address]:
+    """Give the address as it is, or as that of a user who may write everything but import."""
+    if not narrow:
+        yield address
+        return
+    name, password = f"bench-{uuid.uuid4().hex[:8]}", secrets.token_urlsafe()
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    with Management(address) as management:
+        management.put("users", name, body={"password": password, "tags": "policymaker"})
+        try:
+            management.put("permissions", address.vhost_name, name, body=everything)
+            yield replace(address, user=name, password=password)
+        finally:
+            management.delete("users", name)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(alone(__file__))

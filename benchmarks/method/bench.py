@@ -59,6 +59,7 @@ class Bench:
         unit: str,
         first: str,
         better: Better = "more",
+        each: str = "job",
         missing: Mapping[str, str] | None = None,
         notes: Mapping[str, Any] | None = None,
         libraries: Sequence[str] = (),
@@ -76,6 +77,7 @@ class Bench:
             unit: of the values.
             first: the contender that the others are set in proportion to.
             better: which of two values.
+            each: what the processor's time is given for: a job, a call.
             missing: contenders that could not be measured here, and why.
             notes: what was the same for all and matters: jobs, prefetch, payload.
             libraries: the peers' names, whose versions belong to the record.
@@ -103,6 +105,7 @@ class Bench:
             first=first,
             runs=runs,
             better=better,
+            each=each,
             small=self.small,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             missing=dict(missing or {}),

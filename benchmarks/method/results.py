@@ -3,7 +3,7 @@
 ```
 {"measurement": "publish",             its name: the question, and which of its tables
  "title": "published jobs a second",   "unit": "jobs/s",
- "better": "more",                     "first": "rabbitry, many",
+ "better": "more",                     "first": "rabbitry, many",   "each": "job",
  "small": false,                       true: of the small version, for the guard
  "at": "2026-11-21T19:00:00+00:00",
  "runs": {"rabbitry, many": [          by contender, one a round, all rounds in step
@@ -48,6 +48,7 @@ class Record:
     first: str
     runs: Mapping[str, Sequence[Run]]
     better: Better = "more"
+    each: str = "job"
     small: bool = False
     at: str = ""
     missing: Mapping[str, str] = field(default_factory=dict)

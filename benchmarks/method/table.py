@@ -35,9 +35,9 @@ def show(record: Record, console: Console) -> None:
         table.add_column(heading, justify="right" if number else "left")
     for row in rows(record):
         table.add_row(*row)
-    for name, why in record.missing.items():
-        table.add_row(name, why)
     console.print(table)
+    for name, why in record.missing.items():
+        console.print(f"{name}: {why}", highlight=False)
     for bar in bars_of(record.measurement):
         verdict = bar.verdict(bar.measured(record.runs, better=record.better))
         console.print(f"{bar.name}: {verdict}", highlight=False, soft_wrap=True)
@@ -71,8 +71,8 @@ def _columns(record: Record) -> list[tuple[str, Shown]]:
     optional: tuple[tuple[str, Callable[[Run], float | None]], ...] = (
         ("p50, ms", lambda run: (run.latencies_ms or {}).get(50)),
         ("p99, ms", lambda run: (run.latencies_ms or {}).get(99)),
-        ("client, µs a job", lambda run: run.client_us),
-        ("RabbitMQ, µs a job", lambda run: run.broker_us),
+        (f"client, µs per {record.each}", lambda run: run.client_us),
+        (f"RabbitMQ, µs per {record.each}", lambda run: run.broker_us),
         ("memory, MiB", lambda run: run.resident_mib),
     )
     every = [run for runs in record.runs.values() for run in runs]
