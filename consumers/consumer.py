@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -150,9 +150,12 @@ class JobConsumer(Consumer):  # type: ignore[misc]
                 logger.warning("jobs begin before all is read of what was cancelled meanwhile")
                 return
 
-    def wake(self) -> None:
-        """Let the loop's next turn begin at once; safe in a signal handler."""
-        self._waker.wake()
+    def interrupt(self, call: Callable[[], Any]) -> None:
+        """Call in the loop's next turn, which begins at once; safe in a signal handler.
+
+        `call_soon` is not: the loop may hold the lock that it needs, and would wait for itself.
+        """
+        self._waker.soon(call)
 
     def call_soon(self, p: Any, *args: Any, **kwargs: Any) -> Any:
         """Call in the loop's next turn, which begins at once; safe from any thread."""

@@ -136,10 +136,16 @@ class Ending:
             return  # a child that has inherited the handler, and is none of the worker's
         self.kill_children()
         # In a thread: this may be a signal handler, amidst a write that holds the channel's lock.
-        within = {"within_s": _CLOSE_S}
-        last = threading.Thread(target=self.last_words, kwargs=within, daemon=True)
-        last.start()
-        last.join(_WRITE_S + _CLOSE_S)
+        # Not one of `threading`'s, which may be amidst a start of its own.
+        said = _thread.allocate_lock()
+        said.acquire()
+
+        def say() -> None:
+            self.last_words(within_s=_CLOSE_S)
+            said.release()
+
+        _thread.start_new_thread(say, ())
+        said.acquire(timeout=_WRITE_S + _CLOSE_S)
         leave(code)
 
     def last_words(self, *, within_s: float) -> None:

@@ -108,10 +108,11 @@ class Shutdown:
         if self._green is not None:
             self._green.spawn(self._go_on)
             return
-        hub = self._worker.hub
-        hub.call_soon(self._stop_consuming)
-        hub.call_repeatedly(CHECK_S, self._check)
-        consumer.wake()
+        consumer.interrupt(self._begin_in_loop)
+
+    def _begin_in_loop(self) -> None:
+        self._stop_consuming()
+        self._worker.hub.call_repeatedly(CHECK_S, self._check)
 
     def _go_on(self) -> None:
         """Do without an event loop what else it would call."""

@@ -32,7 +32,7 @@ class Waker:
         return threading.get_ident() == self._thread
 
     def soon(self, call: Callable[[], Any]) -> None:
-        """Call in the loop's next turn; safe from any thread."""
+        """Call in the loop's next turn; safe from any thread, and in a signal handler."""
         self._calls.append(call)
         self.wake()
 

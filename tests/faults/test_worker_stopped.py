@@ -8,13 +8,37 @@ import time
 
 import pytest
 
-from tests.faults.working import QUEUE, Field, check
+from tests.faults.working import ACCOUNTED, QUEUE, Field, check
 from tests.provision import ready_in
 from tests.waiting import until
 
 GRACE_S = 5.0
 # Jobs for more than what a worker does between its start and its end.
 LOAD = 3000
+# When the test says so, the signal comes at a moment of a thousand: while the loop holds its lock.
+AMIDST_ITS_LOCK = """
+import threading
+from kombu.asynchronous import hub
+
+class Interrupted:
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        self._lock.acquire()
+        if threading.current_thread() is threading.main_thread() and os.path.exists("now"):
+            os.unlink("now")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+def make(self, *args, __init__=hub.Hub.__init__, **options):
+    __init__(self, *args, **options)
+    self._ready_lock = Interrupted()
+
+hub.Hub.__init__ = make
+"""
 
 
 def stop_again_and_again(field: Field, worker: str, times: int) -> list[float]:
@@ -53,3 +77,16 @@ def test_workers_end_in_time_and_nothing_finished_runs_again(field: Field, worke
 @pytest.mark.parametrize("worker", ["processes", "threads"])
 def test_fifty_ends_in_time_and_nothing_finished_runs_again(field: Field, worker: str) -> None:
     stop_again_and_again(field, worker, 50)
+
+
+def test_a_signal_may_come_at_any_moment(field: Field) -> None:
+    (field.folder / "accounted.py").write_text(ACCOUNTED + AMIDST_ITS_LOCK)
+    daemon = field.start("processes")
+    jobs = set(field.publish(2, seconds=1.0))
+    until(lambda: len(field.lines()) == 2, 20, "two jobs to begin")
+    (field.folder / "now").touch()
+    assert daemon.process.wait(GRACE_S + 30) == 0, daemon.log
+    assert "by force" not in daemon.log
+    ledger = field.close()
+    check(ledger)
+    assert ledger.done.keys() == jobs
