@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.method.rounds import Run, ratio
+from benchmarks.method.rounds import Better, Run, ratios
 
 # A ratio may fall by so much before the guard says so.
 SLACK = 0.25
@@ -42,6 +42,11 @@ class Bar:
         return f"{self.measurement}: {firsts} : {self.other}"
 
     @property
+    def question(self) -> str:
+        """The file that measures it."""
+        return self.measurement.partition(".")[0]
+
+    @property
     def wanted(self) -> str:
         """The bar in words."""
         return f"at {self.at} {self.ratio:g}"
@@ -51,10 +56,8 @@ class Bar:
         """All that it names."""
         return (*((self.first,) if isinstance(self.first, str) else self.first), self.other)
 
-    def measured(
-        self, runs: Mapping[str, Sequence[Run]], *, better: Literal["more", "less"] = "more"
-    ) -> float | None:
-        """Return the ratio of one run of the benchmark, None where a contender is missing.
+    def pairs(self, runs: Mapping[str, Sequence[Run]], better: Better) -> list[float]:
+        """Return the ratio of each round; nothing where a contender is missing.
 
         Args:
             runs: of all contenders of the measurement.
@@ -63,12 +66,17 @@ class Bar:
         firsts = (self.first,) if isinstance(self.first, str) else self.first
         known = [name for name in firsts if runs.get(name)]
         if not known or not runs.get(self.other):
-            return None
+            return []
         sign = 1 if better == "more" else -1
         best = max(known, key=lambda name: sign * np.median([run.value for run in runs[name]]))
         if self.times_as_fast:
-            return ratio(runs[self.other], runs[best])
-        return ratio(runs[best], runs[self.other])
+            return ratios(runs[self.other], runs[best])
+        return ratios(runs[best], runs[self.other])
+
+    def measured(self, runs: Mapping[str, Sequence[Run]], better: Better) -> float | None:
+        """Return the median of the ratios of the rounds, None where a contender is missing."""
+        found = self.pairs(runs, better)
+        return float(np.median(found)) if found else None
 
     def reached(self, found: float) -> bool:
         """Say whether a ratio is good enough."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +14,8 @@ from rich.console import Console
 
 from benchmarks.method import broker, machine, results, table
 from benchmarks.method.bars import bars_of
-from benchmarks.method.results import Better, Record
-from benchmarks.method.rounds import ROUNDS, SMALL_ROUNDS, Contender, Run, measure
+from benchmarks.method.results import Record
+from benchmarks.method.rounds import ROUNDS, SMALL_ROUNDS, Better, Contender, Run, measure
 from broker.connection import Address
 from broker.topology import Topology
 
@@ -31,11 +31,13 @@ class Bench:
         rabbitmq: where everybody is measured.
         results: the file that records are appended to.
         small: few rounds of little work, to be done in seconds: for the guard.
+        records: what was measured so far.
     """
 
     rabbitmq: broker.RabbitMQ
     results: Path
     small: bool = False
+    records: list[Record] = field(default_factory=list)
 
     def sized(self, full: T, small: T) -> T:
         """Return one or the other, by the size of this run."""
@@ -115,11 +117,12 @@ class Bench:
             versions=machine.versions(libraries),
             load={"before": round(before, 2), "after": round(machine.load(), 2)},
         )
-        table.show(record, _console())
+        table.show(record, console())
+        self.records.append(record)
         results.append(self.results, record)
         return runs
 
 
-def _console() -> Console:
+def console() -> Console:
     """Return one that is wide enough for every column where nothing tells how wide it is."""
     return Console() if sys.stdout.isatty() else Console(width=WIDTH)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import time
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
-from benchmarks.method import results
-from benchmarks.method.bench import Bench
+from benchmarks.method import guard, results
+from benchmarks.method.bars import BARS
+from benchmarks.method.bench import Bench, console
 from benchmarks.method.broker import running
 from broker.errors import RabbitryError
 
 # A file each, beside this package. It has `ask(bench)`, which measures; ASKS, the question in a
-# sentence; and MEANING, what the page says of the figures. It must be importable without peers.
+# sentence; and MEANING, what the page says of the figures. It can be imported without any peer.
 QUESTIONS = (
     "publish",
     "consume",
@@ -29,7 +34,43 @@ QUESTIONS = (
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Ask the questions; return the exit code."""
+    """Ask the questions; return the exit code: 1 where one failed, or a ratio has fallen."""
+    options = _options(arguments)
+    file = options.results or (results.LATEST_SMALL if options.small else results.LATEST)
+    before = results.read(results.SMALL) if options.check and results.SMALL.exists() else {}
+    signal.signal(signal.SIGTERM, _end)
+    began = time.monotonic()
+    failed = []
+    try:
+        with running() as rabbitmq:
+            bench = Bench(rabbitmq=rabbitmq, results=file, small=options.small)
+            for name in options.questions:
+                if options.within and time.monotonic() - began > options.within:
+                    sys.stderr.write(f"{name}: no time is left\n")
+                elif not _ask(name, bench):
+                    failed.append(name)
+    except RabbitryError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    findings = []
+    if options.check:
+        asked = set(options.questions)
+        bars = [bar for bar in BARS if bar.question in asked]
+        findings = guard.compare(bench.records, before, bars=bars)
+        guard.show(findings, console())
+    if failed:
+        sys.stderr.write(f"failed: {', '.join(failed)}\n")
+    return int(bool(failed) or any(each.fallen for each in findings))
+
+
+def alone(file: str) -> int:
+    """Ask the one question of a file that is run by itself: ``alone(__file__)``."""
+    return run([Path(file).stem, *sys.argv[1:]])
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure this project beside its peers, in turn, on one RabbitMQ.",
@@ -40,9 +81,20 @@ def run(arguments: Sequence[str]) -> int:
         "--small", action="store_true", help="few rounds of little work, in less than 3 minutes"
     )
     parser.add_argument(
+        "--check",
+        action="store_true",
+        help="compare the ratios with those of before: exit code 1 where one has fallen;"
+        " implies --small, and only what has a bar is asked",
+    )
+    parser.add_argument(
+        "--within", type=float, metavar="SECONDS", help="begin no further question after these"
+    )
+    parser.add_argument(
         "--results",
         type=Path,
-        help="the file that records are appended to; benchmarks/results/latest.jsonl by default",
+        metavar="FILE",
+        help="that records are appended to; benchmarks/results/latest.jsonl by default, or"
+        " latest-small.jsonl",
     )
     options = parser.parse_args(arguments)
     here = Path(__file__).resolve().parents[1]
@@ -50,22 +102,32 @@ def run(arguments: Sequence[str]) -> int:
     unknown = [name for name in options.questions if name not in known]
     if unknown:
         parser.error(f"there is no question {unknown[0]!r}; there are: {', '.join(known)}")
-    file = options.results or results.LATEST
+    if options.check:
+        barred = {bar.question for bar in BARS}
+        known, options.small = [name for name in known if name in barred], True
+    options.questions = options.questions or known
+    return options
+
+
+def _ask(name: str, bench: Bench) -> bool:
+    """Ask one question; where it fails, say so, so that the others are asked."""
     try:
-        with running() as rabbitmq:
-            bench = Bench(rabbitmq=rabbitmq, results=file, small=options.small)
-            for name in options.questions or known:
-                module = import_module(f"benchmarks.{name}")
-                # Those that are not yet of this method bring their own.
-                module.ask(bench) if hasattr(module, "ask") else module.main()
+        module = import_module(f"benchmarks.{name}")
+        # Those that are not yet of this method bring their own.
+        module.ask(bench) if hasattr(module, "ask") else module.main()
     except RabbitryError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        sys.stderr.write(f"{name}: {exc}\n")
+    except SystemExit as exc:
+        if not isinstance(exc.code, str):
+            raise  # asked to end
+        sys.stderr.write(f"{name}: {exc.code}\n")
+    except Exception:  # noqa: BLE001  # a peer's: the others' questions are still worth asking
+        traceback.print_exc()
+    else:
+        return True
+    return False
 
 
-def alone(file: str) -> int:
-    """Ask the one question of a file that is run by itself: ``alone(__file__)``."""
-    return run([Path(file).stem, *sys.argv[1:]])
+def _end(number: int, _frame: FrameType | None) -> None:
+    """End in order on SIGTERM: with the workers, the virtual host, and a RabbitMQ of our own."""
+    sys.exit(128 + number)

@@ -25,17 +25,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from benchmarks.method.rounds import Run
+from benchmarks.method.rounds import Better, Run
 
 HERE = Path(__file__).resolve().parents[1] / "results"
 # What docs/benchmarks.md shows, and what the guard compares the small version with.
 REFERENCE = HERE / "reference.jsonl"
 SMALL = HERE / "small.jsonl"
 LATEST = HERE / "latest.jsonl"
-
-Better = Literal["more", "less"]
+LATEST_SMALL = HERE / "latest-small.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike
 ROUNDS = 5
 # Of the small version, which only a guard reads.
 SMALL_ROUNDS = 3
+Better = Literal["more", "less"]
 PERCENTILES = (50, 90, 99, 100)
 
 

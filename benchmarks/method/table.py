@@ -39,7 +39,7 @@ def show(record: Record, console: Console) -> None:
     for name, why in record.missing.items():
         console.print(f"{name}: {why}", highlight=False)
     for bar in bars_of(record.measurement):
-        verdict = bar.verdict(bar.measured(record.runs, better=record.better))
+        verdict = bar.verdict(bar.measured(record.runs, record.better))
         console.print(f"{bar.name}: {verdict}", highlight=False, soft_wrap=True)
     if record.load:
         console.print(
