@@ -37,7 +37,7 @@ def test_it_ends_where_rabbitmq_does_not_answer(silent: Field, worker: str) -> N
     until(lambda: not any(map(is_alive, children)), 5, "its children to be gone")
 
 
-@pytest.mark.parametrize("worker", ["processes", "green"])
+@pytest.mark.parametrize("worker", ["processes", pytest.param("green", marks=pytest.mark.soak)])
 def test_it_waits_until_rabbitmq_has_its_last_acknowledgements(silent: Field, worker: str) -> None:
     daemon = silent.start(worker)
     jobs = set(silent.publish(2, seconds=1.0))
