@@ -217,7 +217,7 @@ def test_what_waits_in_the_pool_goes_back_uncounted_when_the_worker_stops(
 
 
 def test_a_stop_amidst_quick_jobs_loses_nothing_and_runs_nothing_twice(
-    provisioned, start, notes
+    rabbitmq, provisioned, start, notes
 ) -> None:
     publish(provisioned, *quick(1200))
     for already in (100, 400, 700):
@@ -226,7 +226,10 @@ def test_a_stop_amidst_quick_jobs_loses_nothing_and_runs_nothing_twice(
         assert daemon.stop() == 0
     start(*WORKER)
     until(lambda: is_over(provisioned, notes, 1200), timeout_s=60, what="all jobs")
-    assert sorted(runs(notes)) == [(number, 1) for number in range(1200)]
+    found = sorted(runs(notes))
+    assert [number for number, _ in found] == list(range(1200))
+    # What comes back before it has begun is counted before 4.3.
+    assert {attempt for _, attempt in found} == {1} or not rabbitmq.knows("4.3")
 
 
 def test_large_jobs_pass_between_small_ones(provisioned, start, notes) -> None:
