@@ -11,6 +11,8 @@ PYTHON ?=
 # The tests run in so many processes, each with a RabbitMQ of its own; in one where
 # RABBITRY_TEST_URL names it. Three for two cores: they wait more than they compute.
 PROCESSES ?= 3
+# In the order of tests/conftest.py, which lets the longest begin first.
+SHARED = --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 # `make soak` also runs what jobs and their ways depend on against the oldest RabbitMQ that will
 # do: an image of it where an engine has or can pull one, else Debian's packages, as root. Where
 # there is neither, it fails.
@@ -37,12 +39,12 @@ demo: $(STAMP) ## real jobs through a real RabbitMQ in less than two minutes
 	@$(BIN)/python examples/demo.py
 
 test: $(STAMP) ## all tests; those that need a RabbitMQ find or start one
-	@$(BIN)/pytest $(if $(RABBITRY_TEST_URL),,--numprocesses $(PROCESSES) --dist loadfile)
+	@$(BIN)/pytest $(if $(RABBITRY_TEST_URL),,$(SHARED))
 
 soak: $(STAMP) ## the tests that take long
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m soak
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/unit
-	@$(ON_OLDEST) $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile $(OLDEST_TESTS)
+	@$(ON_OLDEST) $(BIN)/pytest $(SHARED) $(OLDEST_TESTS)
 	@$(ON_OLDEST) $(BIN)/pytest -m soak tests/end_to_end/test_worker_retries.py
 
 lint: $(STAMP) ## ruff and mypy
@@ -54,7 +56,7 @@ bench: $(PEERS) ## measure beside the peers, in benchmarks/results/latest.jsonl;
 	@$(BIN)/python -m benchmarks
 
 bench-check: $(PEERS) ## a small version; fails if a ratio fell by more than a quarter
-	@$(BIN)/python -m benchmarks --small --check
+	@$(BIN)/python -m benchmarks --check --within 150
 
 bench-report: $(PEERS) ## write docs/benchmarks.md anew, from benchmarks/results/reference.jsonl
 	@$(BIN)/python -m benchmarks.report

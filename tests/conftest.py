@@ -20,6 +20,7 @@ from hypothesis import settings
 
 from broker.local.state import Home
 from broker.management import Management
+from tests.commands import Commands
 from tests.rabbitmq import NoRabbitMQ, RabbitMQ, find, home_of_run, is_asked_for
 from tests.redis import NoRedis, Redis, running
 
@@ -30,6 +31,9 @@ UNIT = ROOT / "tests" / "unit"
 settings.register_profile("quick", max_examples=30)
 settings.register_profile("thorough", max_examples=500)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+# What takes long begins first, and the shortest fills the end: several processes end together.
+LONGEST_FIRST = ("faults", "end_to_end", "integration", "unit")
 
 FOUND = pytest.StashKey[list[RabbitMQ]]()
 MISSING = pytest.StashKey[str]()
@@ -90,6 +94,17 @@ def pytest_configure_node(node: Any) -> None:
     number = int(node.gateway.id.removeprefix("gw")) % len(found or [0])
     node.workerinput[FOUND_KEY] = None if found is None else asdict(found[number])
     node.workerinput[MISSING_KEY] = node.config.stash.get(MISSING, "none")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order what several processes share by how long it takes; one process keeps the order."""
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else 0
+
+    if hasattr(config, "workerinput"):
+        items.sort(key=rank)
 
 
 def say(text: str, fraction: float | None = None, /) -> None:
@@ -165,13 +180,31 @@ def env(rabbitmq: RabbitMQ, vhost: str, tmp_path_factory: pytest.TempPathFactory
     }
 
 
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Commands]:
+    """What runs commands for less than a new Python costs."""
+    with Commands(os.environ) as commands:
+        yield commands
+
+
 @pytest.fixture
-def rabbitry(env: dict[str, str]) -> Run:
-    """Run the command `rabbitry` to its end, in the repository's folder."""
+def rabbitry(env: dict[str, str], commands: Commands) -> Run:
+    """Run the command `rabbitry` to its end, in the repository's folder; nobody types anything.
+
+    Options are those of `subprocess.run`; what does not go with `commands` begins a new Python.
+    """
 
     def run(
-        *args: object, timeout_s: float = 60, **options: object
+        *args: object, timeout_s: float = 60, **options: Any
     ) -> subprocess.CompletedProcess[str]:
+        settings = {"env": env, "cwd": ROOT, "stdin": subprocess.DEVNULL, **options}
+        usual = settings.keys() == {"env", "cwd", "stdin"}
+        if (
+            usual
+            and settings.pop("stdin") == subprocess.DEVNULL
+            and commands.agree(settings["env"])
+        ):
+            return commands.run([str(each) for each in args], timeout_s=timeout_s, **settings)
         command = [sys.executable, "-m", "rabbitry", *map(str, args)]
         settings = {"env": env, "cwd": ROOT, "capture_output": True, "text": True, **options}
         return subprocess.run(command, timeout=timeout_s, check=False, **settings)
