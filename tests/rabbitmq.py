@@ -13,7 +13,7 @@ from pathlib import Path
 from broker.connection import Address
 from broker.errors import RabbitryError
 from broker.local.engine import images_of
-from broker.local.state import NEWEST, SERIES, Home, Series
+from broker.local.state import NEWEST, SERIES, Home, Series, WayName, private_folder
 from broker.local.way import Say
 from broker.management import Management, version_key
 
@@ -24,6 +24,11 @@ SERIES_VARIABLE = "RABBITRY_TEST_SERIES"
 
 AMQP_PORT, MANAGEMENT_PORT = 5672, 15672
 ENGINE_TIMEOUT_S = 20
+# So often what is started here tells management of its queues and connections. By default it is
+# every 5 s, and whoever waits for a count waits for as long.
+TELLS_MS = 1000
+HERE: tuple[WayName, ...] = ("path", "debian")
+_TELLS = ("collect_statistics_interval", "quorum_tick_interval")
 
 
 class NoRabbitMQ(Exception):
@@ -151,6 +156,8 @@ def _in_container(ending: contextlib.ExitStack, series: Series) -> RabbitMQ:
     user, password = "tests", secrets.token_urlsafe(16)
     container = RabbitMqContainer(image, AMQP_PORT, user, password, "/")
     container.with_exposed_ports(AMQP_PORT, MANAGEMENT_PORT)
+    arguments = " ".join(f"-rabbit {name} {TELLS_MS}" for name in _TELLS)
+    container.with_env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", arguments)
     ending.callback(container.stop)
     container.start()
     host = container.get_container_host_ip()
@@ -212,9 +219,19 @@ def _private(home: Home, ending: contextlib.ExitStack, say: Say, series: Series 
     from broker import local
 
     ending.callback(local.down, home, purge=True)
+    let_tell_soon(home, series)
     state = local.up(home, series=series, say=say)
     address = Address.parse(state.url, management_url=state.management_url)
     return _described(address, f"private node, way {state.way}")
+
+
+def let_tell_soon(home: Home, series: Series | None = None) -> None:
+    """Let a private node that is not in a container tell soon, from its first start on."""
+    settings = ", ".join(f"{{{name}, {TELLS_MS}}}" for name in _TELLS)
+    for way in HERE:
+        folder = home.folder(way, series)
+        private_folder(folder)
+        (folder / "advanced.config").write_text(f"[{{rabbit, [{settings}]}}].\n")
 
 
 def home_of_run(folder: Path) -> Home:

@@ -18,6 +18,7 @@ from broker.errors import LocalNodeError
 from broker.local.debian import root_of
 from broker.local.process import NODE_MARKER, marked
 from broker.local.state import Home, State
+from tests.rabbitmq import TELLS_MS, let_tell_soon
 from tests.waiting import until
 
 WAYS = ("debian", "path", "engine")
@@ -44,6 +45,7 @@ class Hurt:
     def __init__(self, home: Home) -> None:
         self.home = home
         self._tells_soon = False
+        let_tell_soon(home)
         reasons = []
         for way in WAYS:
             try:
@@ -109,10 +111,12 @@ class Hurt:
         self._ctl("eval", f"ok = application:set_env(rabbit, heartbeat, {heartbeat_s}).")
 
     def tell_soon(self) -> None:
-        """Let management know of new queues and connections at once, until it is restarted."""
-        if not self._tells_soon:
+        """Let management know of new queues and connections soon, until it is restarted."""
+        (node,) = self._state.nodes
+        # Others do so from their start on.
+        if node.container is not None and not self._tells_soon:
             names = ("collect_statistics_interval", "quorum_tick_interval")
-            calls = [f"application:set_env(rabbit, {name}, 500)" for name in names]
+            calls = [f"application:set_env(rabbit, {name}, {TELLS_MS})" for name in names]
             self._ctl("eval", f"{', '.join(calls)}.")
             self._tells_soon = True
 
