@@ -1,0 +1,316 @@
+"""How long does a job of high priority wait behind 100,000 low ones in its own queue?
+
+Every slot is busy with low jobs of 50 ms when the high ones come, one after another at uneven
+times. What is measured is the time from the call that publishes a high job until it begins.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.backlog import Backlog
+from benchmarks.method import (
+    PYTHON,
+    Bench,
+    Ledger,
+    Meter,
+    Run,
+    lacking,
+    latencies,
+    ready,
+    started,
+    stop,
+    tally,
+    until,
+)
+from benchmarks.method.command import alone
+from benchmarks.ranked import (
+    CELERY_HIGH,
+    CELERY_QUEUE,
+    DEAD_QUEUE,
+    DEFAULTS,
+    DRAMATIQ_DEAD_QUEUE,
+    DRAMATIQ_QUEUE,
+    HIGH,
+    HIGH_PRIORITY,
+    LATE,
+    LOW,
+    QUEUE,
+    RUN_S,
+    SLOTS,
+    TOLD,
+    TOPOLOGY,
+    URL,
+    celery_app,
+    dramatiq_broker,
+    work,
+)
+from broker.connection import Address
+from broker.topology import Topology
+from producers.publisher import Publisher
+
+ASKS = "How long does a job of high priority wait behind 100,000 low ones?"
+MEANING = """\
+A job that matters is worth as much as its wait. A queue can put it before all that *waits*; what a
+worker has fetched is out of the queue's hands. So its wait is the rest of the low job that ends
+first, where a worker holds no more than it runs, and as many low jobs longer as it has fetched
+ahead for each slot. With two slots and low jobs of 50 ms the median can be 17 ms at best where the
+slots begin at different moments, 25 ms where they begin together, and the longest 50 ms; what is
+above that is the way of a message: publish, RabbitMQ, acknowledgement, delivery. The bar is one low
+job's run time.
+
+All high jobs have priority 9 and all low ones wait in the same queue; quorum queues but where it
+says classic. Celery with its defaults fetches four jobs for each slot, and the high one waits
+behind those: on the classic queue with `x-max-priority` that its documentation describes, and on a
+quorum queue alike. Told to acknowledge late and to fetch one for each slot, it does what our worker
+does without being told. dramatiq by default fetches two for each thread, and can be told to fetch
+one; its processes have a connection each and no parent between them and RabbitMQ, so that their
+slots never begin together: there it can be a little ahead. Fetching nothing ahead costs throughput
+where jobs are very short; `consume.py` measures that.
+
+Peers publish a high job without confirm, as they do by default; ours is confirmed, and its wait
+does not contain the confirm.
+"""
+TITLE = f"wait of a high-priority job, {SLOTS} slots busy with jobs of {1e3 * RUN_S:.0f} ms"
+WAITING = 100_000
+WAITING_SMALL = 10_000
+# What may be run of them before the last high job comes.
+SPARE = 2_500
+HIGHS, HIGHS_SMALL = 30, 12
+# Uneven, and longer than a high job takes: each meets the slots at another moment.
+GAPS_S = (0.04, 0.14)
+STILL_S = 0.5
+TIMEOUT_S = 60.0
+ONE_LOW = "one low job"
+OURS = "rabbitry"
+LOGLEVEL = "WARNING"
+OUTSIDE = "left out of the small version"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A worker and how its high jobs are published.
+
+    Attributes:
+        backlog: the queue that it consumes.
+        command: that starts it.
+        environment: added to its own.
+        send: publishes the high job of a number.
+        rest: makes it take no further jobs; None where it does so when it is told to end.
+    """
+
+    backlog: Backlog
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    send: Callable[[int], Any]
+    rest: Callable[[], Any] | None = None
+
+
+def ask(bench: Bench) -> None:
+    """Measure, in milliseconds."""
+    waiting = bench.sized(WAITING, WAITING_SMALL)
+    with ExitStack() as stack:
+        quorum = stack.enter_context(bench.virtual_host(TOPOLOGY))
+        classic = stack.enter_context(bench.virtual_host(default_queue_type="classic"))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        contenders = {OURS: _rabbitry(stack, quorum, folder)}
+        missing = {}
+        if bench.small:
+            missing["Celery, dramatiq"] = OUTSIDE
+        else:
+            contenders |= _celery(stack, quorum, classic)
+            if why := lacking("dramatiq"):
+                missing["dramatiq"] = why
+            else:
+                contenders |= _dramatiq(stack, quorum, classic)
+        for backlog in {id(each.backlog): each.backlog for each in contenders.values()}.values():
+            backlog.fill(waiting + SPARE)
+        runs: dict[str, Callable[[], Run]] = {
+            name: partial(_run, bench, name, each, folder, waiting)
+            for name, each in contenders.items()
+        }
+        bench.measure(
+            "priority",
+            {**runs, ONE_LOW: _one_low_job},
+            title=TITLE,
+            unit="ms",
+            first=OURS,
+            better="less",
+            missing=missing,
+            notes={"low jobs waiting": waiting, "slots": SLOTS, "low job, ms": 1e3 * RUN_S},
+            libraries=("dramatiq",),
+            # Each run begins with a new worker.
+            warm_up=False,
+        )
+
+
+def _rabbitry(stack: ExitStack, address: Address, folder: Path) -> Contender:
+    topology = folder / "topology.yaml"
+    # JSON is YAML.
+    topology.write_text(json.dumps(TOPOLOGY))
+    publisher = stack.enter_context(Publisher(Topology.model_validate(TOPOLOGY), address.url))
+    return Contender(
+        backlog=Backlog(address=address, queue=QUEUE, dead=DEAD_QUEUE),
+        command=(*PYTHON, "rabbitry", "worker", "run", "ranked", "--loglevel", LOGLEVEL),
+        environment={"RABBITRY_TOPOLOGY": str(topology), "RABBITRY_URL": address.url},
+        send=lambda number: publisher.publish(HIGH, number, time.monotonic_ns()),
+    )
+
+
+def _celery(stack: ExitStack, quorum: Address, classic: Address) -> dict[str, Contender]:
+    backlogs = {
+        "quorum": Backlog(address=quorum, queue=CELERY_QUEUE),
+        "classic": Backlog(address=classic, queue=CELERY_QUEUE),
+    }
+    found = {}
+    for name, queue_type, style in (
+        ("Celery, classic queue", "classic", DEFAULTS),
+        ("Celery", "quorum", DEFAULTS),
+        (f"Celery, prefetch {SLOTS}", "quorum", LATE),
+    ):
+        backlog = backlogs[queue_type]
+        app = celery_app(backlog.address.url, queue_type=queue_type, style=style)
+        stack.callback(app.close)
+        if queue_type == "classic":
+            _declare(app)
+        found[name] = Contender(
+            backlog=backlog,
+            command=(
+                *(*PYTHON, "celery", "-A", f"benchmarks.ranked:celery_{queue_type}_{style}"),
+                *("worker", "-Q", CELERY_QUEUE, "-c", str(SLOTS), "--loglevel", LOGLEVEL),
+            ),
+            environment={URL: backlog.address.url},
+            send=partial(_send_celery, app),
+            # Told to end while jobs come in, its pool may wait half a minute for nothing.
+            rest=partial(app.control.cancel_consumer, CELERY_QUEUE),
+        )
+    return found
+
+
+def _declare(app: Any) -> None:
+    with app.connection_for_write() as connection:
+        app.amqp.queues[CELERY_QUEUE](connection.default_channel).declare()
+
+
+def _send_celery(app: Any, number: int) -> None:
+    app.send_task(CELERY_HIGH, (number, time.monotonic_ns()), priority=HIGH_PRIORITY)
+
+
+def _dramatiq(stack: ExitStack, quorum: Address, classic: Address) -> dict[str, Contender]:
+    found = {}
+    for name, queue_type, address, environment in (
+        ("dramatiq, classic queue", "classic", classic, {}),
+        (f"dramatiq, prefetch {SLOTS}", "quorum", quorum, {"dramatiq_queue_prefetch": "1"}),
+    ):
+        broker = dramatiq_broker(address.url, queue_type=queue_type)
+        stack.callback(broker.close)
+        broker.declare_queue(DRAMATIQ_QUEUE, ensure=True)
+        found[name] = Contender(
+            backlog=Backlog(address=address, queue=DRAMATIQ_QUEUE, dead=DRAMATIQ_DEAD_QUEUE),
+            command=(
+                *(*PYTHON, "dramatiq", f"benchmarks.ranked:dramatiq_{queue_type}"),
+                *("--processes", str(SLOTS), "--threads", "1", "--skip-logging"),
+            ),
+            environment={URL: address.url, **environment},
+            send=partial(_send_dramatiq, broker),
+        )
+    return found
+
+
+def _send_dramatiq(broker: Any, number: int) -> None:
+    broker.get_actor("high").send_with_options(
+        args=(number, time.monotonic_ns()), broker_priority=HIGH_PRIORITY
+    )
+
+
+def _one_low_job() -> Run:
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    found = latencies(seconds)
+    return Run(value=found[50], latencies_ms=found)
+
+
+def _run(bench: Bench, name: str, each: Contender, folder: Path, waiting: int) -> Run:
+    told = folder / uuid.uuid4().hex
+    told.mkdir()
+    if ready(each.backlog.address, each.backlog.queue) < waiting:
+        raise SystemExit(f"{name}: less than {waiting:,} low jobs wait")
+    highs = bench.sized(HIGHS, HIGHS_SMALL)
+    gaps = np.random.default_rng(1).uniform(*GAPS_S, highs)
+    environment = {**each.environment, TOLD: str(told)}
+    log = told.with_suffix(".log")
+    with started(each.command, log=log, environment=environment) as process:
+        wait = partial(until, timeout_s=TIMEOUT_S, process=process)
+        wait(lambda: len(_told(told, LOW)) >= 2 * SLOTS, "low jobs to be run")
+        # The first one also connects, and does not count.
+        each.send(0)
+        wait(lambda: _told(told, HIGH), "the first high job")
+        low_before = len(_told(told, LOW))
+        with Meter(bench.rabbitmq.pid, process.pid) as meter:
+            for number, gap_s in enumerate(gaps, 1):
+                time.sleep(gap_s)
+                each.send(number)
+            wait(lambda: len(_told(told, HIGH)) > highs, "all high jobs", pause_s=0.02)
+        low = len(_told(told, LOW)) - low_before
+        if each.rest is not None:
+            each.rest()
+            _wait_still(told)
+        stop(process)
+    waits = _told(told, HIGH)
+    done, twice = tally(number for number, _ in waits)
+    Ledger(published=highs + 1, done=done, twice=twice).check(f"{name}, high jobs")
+    each.backlog.check(name, (number for number, _ in _told(told, LOW)))
+    found = latencies([wait_ns / 1e9 for number, wait_ns in waits if number])
+    return Run(
+        value=found[50],
+        jobs=low + highs,
+        client_s=meter.client_s,
+        broker_s=meter.broker_s,
+        latencies_ms=found,
+    )
+
+
+def _wait_still(told: Path) -> None:
+    """Wait until a worker that takes no more jobs has run those that it holds."""
+    last, since = -1, time.monotonic()
+
+    def still() -> bool:
+        nonlocal last, since
+        count = len(_told(told, LOW))
+        if count != last:
+            last, since = count, time.monotonic()
+        return time.monotonic() - since > STILL_S
+
+    until(still, "the jobs that a worker holds", timeout_s=TIMEOUT_S, pause_s=0.05)
+
+
+def _told(folder: Path, job: str) -> list[tuple[int, int]]:
+    """Return what jobs of one name have told: their numbers, and the waits of high ones in ns."""
+    return [(int(number), int(rest[0]) if rest else 0) for number, *rest in _lines(folder, job)]
+
+
+def _lines(folder: Path, job: str) -> Iterator[list[str]]:
+    for each in folder.iterdir():
+        for line in each.read_text().splitlines():
+            name, *rest = line.split()
+            if name == job:
+                yield rest
+
+
+if __name__ == "__main__":
+    sys.exit(alone(__file__))
