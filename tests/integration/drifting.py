@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from broker.management import Management
+from broker.management import Management, version_key
 from broker.topology.changes import Change
 from broker.topology.look import Look
 from broker.topology.objects import (
@@ -107,21 +107,21 @@ def _delete(management: Management, there: Look, identity: Identity, expected: E
     write(change, there.desired.vhost, management)
     expected.changes[DELETED, identity] = set()
     for each in objects:
-        if _goes_with(each, identity):
+        if _goes_with(each, identity, management):
             expected.changes[DELETED, each] = set()
 
 
-def _goes_with(other: Identity, deleted: Identity) -> bool:
+def _goes_with(other: Identity, deleted: Identity, management: Management) -> bool:
     """Say what RabbitMQ deletes beside an object.
 
     With a user go its rights and limits, with an exchange or queue its bindings, and with an
-    exchange the rights to its topics.
+    exchange the rights to its topics, which 4.0 keeps.
     """
     name = deleted.name[0]
     if deleted.kind == USER:
         return other.kind in (PERMISSION, TOPIC_PERMISSION, USER_LIMIT) and other.name[0] == name
     if deleted.kind == EXCHANGE and other.kind == TOPIC_PERMISSION:
-        return other.name[1] == name
+        return other.name[1] == name and version_key(management.version()) >= version_key("4.3")
     if deleted.kind in (EXCHANGE, QUEUE):
         return other.kind == BINDING and _ends(other, deleted)
     return False
@@ -169,7 +169,7 @@ def _remake(
     write(Change("create", identity, after=Object(identity, found)), vhost, management)
     expected.changes["replace", identity] = {attribute}
     for each in there.desired.objects:
-        if _goes_with(each, identity):
+        if _goes_with(each, identity, management):
             expected.changes[DELETED, each] = set()
 
 
