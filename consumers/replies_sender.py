@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from celery.utils.log import get_logger
@@ -33,6 +33,9 @@ class ReplySender:
     confirmed when it was lost is sent again on the next one, until its deadline; a caller that gets
     it twice takes it once. A queue that is gone costs its own reply only: RabbitMQ returns that.
 
+    Whoever acknowledges a call asks `unconfirmed` for what that has to wait for: what was written
+    may die with its process, or with its connection, until RabbitMQ has confirmed it.
+
     Args:
         address: where RabbitMQ is.
 
@@ -43,6 +46,7 @@ class ReplySender:
     def __init__(self, address: Address) -> None:
         self.dropped = 0
         self._address = address
+        self._of_thread = threading.local()
 
     @cached_property
     def _channel(self) -> ConfirmedChannel:
@@ -66,11 +70,12 @@ class ReplySender:
         return receipt
 
     def settle(self, receipt: Receipt) -> None:
-        """Wait until a reply is on its way, or over.
+        """Wait until a reply is on its way, or over; one on its way is then this thread's.
 
-        Where the connection takes bytes it is on its way already, and who waited for its confirm
-        would run half as many calls. Without a connection its time must not be spent on other jobs
-        that nobody can be told of. A large one is waited for to its end: RabbitMQ may refuse it.
+        Where the connection takes bytes it is on its way already: the next job may begin, and who
+        acknowledges this one waits for the confirm. Without a connection the thread's time must not
+        be spent on other jobs that nobody can be told of. A large one is waited for to its end:
+        RabbitMQ may refuse it.
 
         Args:
             receipt: of the reply.
@@ -79,6 +84,22 @@ class ReplySender:
         is_large = content is not None and len(content) > LARGE_BYTES
         if is_large or not self._channel.flows:
             wait(receipt)
+        if not receipt.done:
+            self._of_thread.receipts = [*getattr(self._of_thread, "receipts", ()), receipt]
+
+    def unconfirmed(self) -> Sequence[Receipt]:
+        """Take the replies that were settled in this thread since it was asked last.
+
+        Those of which nobody knows yet what became of them: the job that they belong to must not be
+        acknowledged before that.
+        """
+        receipts: list[Receipt] = getattr(self._of_thread, "receipts", [])
+        self._of_thread.receipts = []
+        return [receipt for receipt in receipts if not receipt.done]
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Call from the connection's thread, after what it deals with now."""
+        self._channel.loop.soon(work)
 
     def call_at(self, when: float, work: Callable[[], None]) -> None:
         """Call from the connection's thread at a time of `time.monotonic`."""

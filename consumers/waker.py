@@ -34,7 +34,9 @@ class Waker:
     def soon(self, call: Callable[[], Any]) -> None:
         """Call in the loop's next turn; safe from any thread, and in a signal handler."""
         self._calls.append(call)
-        self.wake()
+        # Whoever came before has woken it, and it goes on until there are no more.
+        if len(self._calls) == 1:
+            self.wake()
 
     def wake(self) -> None:
         """Let the loop's next turn begin at once; safe from any thread, and in a signal handler."""
@@ -45,5 +47,10 @@ class Waker:
     def _run(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._read.recv(4096)
-        for _ in range(len(self._calls)):
-            self._calls.popleft()()
+        try:
+            while self._calls:
+                self._calls.popleft()()
+        finally:
+            # One that failed must not keep the others.
+            if self._calls:
+                self.wake()

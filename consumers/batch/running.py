@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -180,7 +181,9 @@ class Batch:
 
     def on_success(self, report: Report, **_: Any) -> None:
         """Settle each message, in the loop's own thread: the channel belongs to it."""
-        self._consumer.call_soon(self._settle, report)
+        app, settle = self._consumer.app, partial(self._consumer.call_soon, self._settle, report)
+        # Of a thread of this process; another process tells when RabbitMQ has its replies.
+        app.undertaker.after(app.replies.unconfirmed(), self, settle)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """End what ran for too long; billiard tells `on_failure` of it, too."""

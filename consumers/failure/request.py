@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -56,7 +56,7 @@ class JobRequest(Request):  # type: ignore[misc]
     _outcome: str | None = None
     _already_revoked: bool
     # To a call, from this process: it is acknowledged when RabbitMQ has them.
-    _replies: list[Receipt] | None = None
+    _replies: Sequence[Receipt] | None = None
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         try:
@@ -215,8 +215,10 @@ class JobRequest(Request):  # type: ignore[misc]
             text = f"job {self.name!r} ({self.id}) was not begun: it expired at {self.expires}"
             self._bury(Failure(Reason.DEADLINE, "", text))
             return
-        if self._replies:
-            replies, self._replies = self._replies, None
+        # Those of a thread that has just run it are that thread's.
+        replies = self._replies or self._app.replies.unconfirmed()
+        if replies:
+            self._replies = None
             self._undertaker.after(replies, self._message, self.acknowledge)
             return
         if not self.acknowledged and self._ending == "done":

@@ -1,16 +1,24 @@
-"""A process that runs jobs: takes them from the inbox, and tells of two things in one write."""
+"""A process that runs jobs: takes them from the inbox, and tells what became of each.
+
+Of a call it tells only when RabbitMQ has its reply: whoever is told acknowledges it, and a reply
+that was no more than written would be lost with this process. Other jobs run meanwhile.
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
+import threading
+from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, Protocol
 
 from billiard.pool import EX_FAILURE, READY
 from billiard.reduction import ForkingPickler
+from celery import current_app
 from celery.concurrency import asynpool
 
+from broker.receipt import Receipt
 from consumers.pool.inbox import Inbox, InboxEnd
 
 _size = Struct(">i").pack
@@ -18,20 +26,38 @@ _long_size = Struct(">iQ").pack
 _LONG = 2**31 - 1
 
 
-class Outbox:
-    """billiard's queue of results; the result of a job waits for the word that the next has begun.
+class Replies(Protocol):
+    """Who sends the replies of this process."""
 
-    It waits only while there is a next job at hand: whoever would wait for one flushes first.
+    def unconfirmed(self) -> Sequence[Receipt]:
+        """Take the replies of the job that has just ended here."""
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Call from the thread that learns of confirms, after those that it has now."""
+
+
+class Outbox:
+    """billiard's queue of results, which tells of several things in one write.
+
+    The result of a job waits for the word that the next has begun, while there is a next job at
+    hand: whoever would wait for one flushes first. The result of a call waits for its reply.
 
     Args:
         queue: billiard's.
+        replies: of this process, if it sends any.
     """
 
-    def __init__(self, queue: Any) -> None:
+    def __init__(self, queue: Any, replies: Replies | None = None) -> None:
         self._queue = queue
         self._writer = queue._writer
         self._reader = queue._reader
+        self._replies = replies
         self._held = b""
+        # Results whose replies are on their way.
+        self._waiting = 0
+        # The thread that learns of confirms tells, too.
+        self._lock = threading.Lock()
+        self._told = threading.Condition(self._lock)
 
     def put(self, message: Any) -> None:
         """Write a message, or hold it where it is a result.
@@ -39,21 +65,52 @@ class Outbox:
         Raises:
             Exception: it cannot be pickled.
         """
-        frame = self._held + _frame(message)
-        if message[0] == READY:
-            self._held = frame
+        frame = _frame(message)
+        if message[0] != READY:
+            with self._lock:
+                self._write(frame)
             return
-        self._held = b""
-        self._write(frame)
+        replies = self._replies.unconfirmed() if self._replies is not None else ()
+        if replies:
+            self._put_after(replies, frame)
+            return
+        with self._lock:
+            self._held += frame
 
     def flush(self) -> None:
-        """Write what is held."""
-        if self._held:
-            frame, self._held = self._held, b""
-            self._write(frame)
+        """Write what is held and waits for nothing."""
+        with self._lock:
+            if self._held:
+                self._write()
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
+    def finish(self) -> None:
+        """Write all, when it is known what became of each reply; their deadlines end the wait."""
+        with self._lock:
+            self._told.wait_for(lambda: not self._waiting)
+            self._write()
+
+    def _put_after(self, replies: Sequence[Receipt], frame: bytes) -> None:
+        sender, left = self._replies, len(replies)
+        assert sender is not None
+
+        def confirmed(_receipt: Receipt) -> None:
+            nonlocal left
+            with self._lock:
+                left -= 1
+                if left:
+                    return
+                self._waiting -= 1
+                self._held += frame
+                self._told.notify_all()
+            sender.soon(self.flush)
+
+        with self._lock:
+            self._waiting += 1
+        for receipt in replies:
+            receipt.add_done_callback(confirmed)
+
+    def _write(self, frame: bytes = b"") -> None:
+        view, self._held = memoryview(self._held + frame), b""
         while view:
             view = view[os.write(self._writer.fileno(), view) :]
 
@@ -79,7 +136,7 @@ class JobChild(asynpool.Worker):  # type: ignore[misc]
     def on_loop_start(self, pid: int) -> None:
         """Tell that the process is up; what it tells from now on is joined."""
         super().on_loop_start(pid)
-        self.outq = Outbox(self.outq)
+        self.outq = Outbox(self.outq, getattr(current_app, "replies", None))
 
     def _make_child_methods(self, loads: Any = pickle.loads) -> None:
         self.wait_for_job = self._next
@@ -97,7 +154,7 @@ class JobChild(asynpool.Worker):  # type: ignore[misc]
 
     def _ensure_messages_consumed(self, completed: int) -> Any:
         if isinstance(self.outq, Outbox):
-            self.outq.flush()
+            self.outq.finish()
         return super()._ensure_messages_consumed(completed)
 
 

@@ -209,6 +209,8 @@ class JobPool(AsynPool):  # type: ignore[misc]
         for proc in tuple(self._pool):
             self.process_flush_queues(proc)
         for job in tuple(self._limited.values()):
+            if self._has_ended(job):
+                continue
             match _over(job, now):
                 case "hard":
                     self._unlimit(job)
@@ -216,6 +218,14 @@ class JobPool(AsynPool):  # type: ignore[misc]
                 case "soft":
                     job._soft_over = True
                     self.on_soft_timeout(job)
+
+    def _has_ended(self, job: Any) -> bool:
+        """Say whether a job's process has begun another: its reply alone is still on its way."""
+        return any(
+            other._worker_pid == job._worker_pid and other._time_accepted > job._time_accepted
+            for other in tuple(self._cache.values())
+            if other._accepted
+        )
 
 
 def payload_of(message: Any) -> tuple[bytes, bytes]:

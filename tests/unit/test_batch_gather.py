@@ -39,7 +39,11 @@ class Consumer:
                 is_gone=lambda message: message.channel is None,
                 done=lambda message, id, queue: self.done.append((id, queue)),
             ),
-            undertaker=SimpleNamespace(give_back=lambda message: self.returned.append(message)),
+            undertaker=SimpleNamespace(
+                give_back=lambda message: self.returned.append(message),
+                after=lambda replies, message, then: then(),
+            ),
+            replies=SimpleNamespace(unconfirmed=list),
             timezone=None,
         )
         self.task_consumer = SimpleNamespace(_active_tags={"jobs.normal": "tag"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -150,6 +152,77 @@ def test_a_result_is_told_with_the_next_beginning_or_when_there_is_none(pipe) ->
     results.read(reader)
     assert results.seen[-1] == (READY, (2, "x" * 30_000))
     assert len(results.seen) == 4
+
+
+class Confirmed:
+    """A reply whose confirm comes when it is told to."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[Any], None]] = []
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._callbacks.append(callback)
+
+    def end(self) -> None:
+        for callback in self._callbacks:
+            callback(self)
+
+
+class Replies:
+    """Those of the job that ended last, and what is done after the confirms that came."""
+
+    def __init__(self) -> None:
+        self.of_job: list[Any] = []
+        self.later: list[Callable[[], None]] = []
+
+    def unconfirmed(self) -> list[Any]:
+        found, self.of_job = self.of_job, []
+        return found
+
+    def soon(self, work: Callable[[], None]) -> None:
+        self.later.append(work)
+
+
+def test_the_result_of_a_call_is_told_when_its_replies_are_confirmed_and_no_other_waits(
+    pipe,
+) -> None:
+    results, replies = Results(), Replies()
+    outbox = Outbox(pipe, replies)
+    reader = pipe._reader.fileno()
+    slow, batch, plain = (READY, (1,)), (READY, (2,)), (READY, (3,))
+    receipts = [Confirmed() for _ in range(3)]
+    replies.of_job = receipts[:1]
+    outbox.put(slow)
+    replies.of_job = receipts[1:]
+    outbox.put(batch)
+    outbox.put(plain)
+    outbox.flush()
+    results.read(reader)
+    assert results.seen == [plain]
+    receipts[1].end()
+    assert replies.later == []
+    receipts[2].end()
+    receipts[0].end()
+    for work in replies.later:
+        work()
+    results.read(reader)
+    assert results.seen == [plain, batch, slow]
+
+
+def test_a_process_ends_when_its_replies_are_confirmed(pipe) -> None:
+    results, replies = Results(), Replies()
+    outbox = Outbox(pipe, replies)
+    receipt = Confirmed()
+    replies.of_job = [receipt]
+    outbox.put((READY, (1,)))
+    ending = threading.Thread(target=outbox.finish)
+    ending.start()
+    assert not results.read(pipe._reader.fileno())
+    receipt.end()
+    ending.join(10)
+    assert not ending.is_alive()
+    results.read(pipe._reader.fileno())
+    assert results.seen == [(READY, (1,))]
 
 
 def test_results_are_read_wherever_they_are_cut(pipe) -> None:
