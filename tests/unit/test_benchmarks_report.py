@@ -112,3 +112,17 @@ for name in {[name for name in QUESTIONS if is_of_the_method(name)]!r}:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_contenders_that_are_measured_in_several_places_become_curves(tmp_path: Path) -> None:
+    path = tmp_path / "benchmark-scale.svg"
+    runs = {
+        f"{who}: {count} workers": [{"value": count * 1_000.0}]
+        for who in ("rabbitry", "Celery")
+        for count in (1, 2, 4)
+    }
+    first = "rabbitry: 1 workers"
+    charts.draw(path, [Record.of({**RECORD.document(), "runs": runs, "first": first})])
+    text = path.read_text()
+    assert text.count(">Celery</text>") == 1, "in the legend, and not once a place"
+    assert text.count(">4 workers</text>") == 1
