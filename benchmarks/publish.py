@@ -1,214 +1,204 @@
-"""How many jobs a second are published, confirmed? Beside Celery, aio-pika and librabbitmq.
+"""How many jobs a second does one producer publish? Beside six Python libraries and one in C.
 
-One producer, a quorum queue, persistent messages of Celery's protocol with all its headers and a
-256-byte argument. Every contender is a process of its own (`benchmarks.publishers`, and
-`benchmarks/publish.c` for librabbitmq), in turn, several rounds. The queue is emptied before each
-run and counted after it: what is missing ends the benchmark. How much memory publishing takes
-comes last.
+One producer, one connection, a quorum queue, persistent messages. Every contender is a process of
+its own (`benchmarks.publishers`), in turn. The queue is emptied before each run and counted after
+it. `publish` is of many jobs that are at hand, `publish.waited` of jobs each of which has to be
+safe before the next is published.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-import uuid
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from benchmarks.publishers import (
-    BOUNDED_QUEUE,
-    EXCHANGE,
-    QUEUE,
-    ROUTING_KEY,
-    WARM_UP,
-    sample,
-    topology,
-)
-from benchmarks.rounds import Bar, measure, report
-from broker import local
+from amqp.exceptions import NotFound
+
+from benchmarks.method import Bench, Ledger, Run, purge, ready, wait_ready
+from benchmarks.method.command import alone
+from benchmarks.publishers import SIZE_BYTES, C, Order, needs, published
 from broker.confirmed import WINDOW
-from broker.connection import Address, connect
-from broker.management import Management
-from broker.topology.apply import apply
-from broker.topology.look import look
+from broker.connection import Address
 
-ROOT = Path(__file__).resolve().parents[1]
-MANY = "rabbitry, many"
-C_LIBRARY = "librabbitmq, C"
-# How many jobs: about a second's work, so that no contender is measured by its start.
-JOBS = {
-    MANY: ("rabbitry_many", 20_000),
-    "rabbitry, one by one": ("rabbitry_single", 20_000),
-    "Celery, confirmed": ("celery_confirmed", 1_500),
-    "Celery, unconfirmed": ("celery_unconfirmed", 4_000),
-    "aio-pika, gathered": ("aio_pika_gathered", 8_000),
+ASKS = "How many jobs a second does one producer publish?"
+MEANING = """\
+**Many jobs at hand.** Every contender publishes persistent messages over one connection, and all
+but those called unconfirmed have RabbitMQ's word for each of them, given once its disk has it. The
+ratios say how much longer another library holds up a nightly run, an import, or a producer that
+fans out. They come from one thing mostly: whether a publish waits for its own confirm. Ours write
+on, up to a window of messages, and take the confirms as they come. Celery, dramatiq, kombu and
+pika's blocking channel wait for each one, which is a round trip to RabbitMQ and its disk; the
+libraries of asyncio wait for many together, at the price of a future and some objects for each.
+Without confirms nobody waits, and nobody learns what is lost: a RabbitMQ that is killed may have
+none of what was called published. Celery as it comes is slower all the same, since it makes each
+message anew, header by header.
+
+The C program sends one ready message again and again and only changes its ids: it checks no
+arguments, encodes no body, and takes next to no processor time. What it reaches is what RabbitMQ
+takes from one connection on this machine. How far ours is below it is what Python still costs.
+
+**Each confirmed before the next.** Where a web request publishes one job and answers when it is
+safe, no pipelining helps: what is measured is a round trip to RabbitMQ and its disk, for everybody,
+and the ratios are nearer to one. Bare pika and kombu can be as good as ours or better here: they
+write and read in the thread that publishes, where ours also checks the arguments, writes a job's
+headers, watches its deadline, and is told of the confirm by a thread of its own, which is the price
+of a publisher that threads can share. Celery takes longer with the same round trip.
+
+**What is the same:** exchange, kind of queue, persistence, and the size of the argument. Clients
+that know no jobs (kombu, pika, aio-pika, C) send a job as ours writes it, with all headers of
+Celery's protocol, made beforehand, which is in their favour. dramatiq, taskiq and FastStream write
+messages of formats of their own, with fewer headers. dramatiq publishes to a queue that it declares
+itself, also a quorum queue. The libraries of asyncio run on uvloop, which taskiq and FastStream
+take where it is installed. The memory is that of the process at its highest, Python and the
+library included.
+"""
+
+EXCHANGE, QUEUE, ROUTING_KEY, JOB = "jobs", "jobs.normal", "normal.bench.job", "bench.job"
+# dramatiq's own, which it declares.
+DRAMATIQ_QUEUE = "jobs.dramatiq"
+TOPOLOGY = {
+    "version": 1,
+    "name": "bench",
+    "vhost": {"default_queue_type": "quorum"},
+    "exchanges": {EXCHANGE: {"type": "topic"}},
+    "queues": {
+        QUEUE: {
+            "bindings": [{"exchange": EXCHANGE, "routing_key": "normal.#"}],
+            "max_length": 1_000_000,
+            "overflow": "reject-publish",
+        },
+    },
 }
-C_JOBS = 20_000
-BARS = (
-    Bar("Celery, confirmed", 25.0),
-    Bar("Celery, unconfirmed", 9.0),
-    Bar("aio-pika, gathered", 3.0),
-    Bar(C_LIBRARY, 0.5),
-)
-SIZES = (10_000, 100_000, 1_000_000)
-# What may come on top from the smallest to the largest number: allocators keep some.
-GROWTH_MIB = 10.0
-APT = "apt-get install gcc libc6-dev librabbitmq-dev"
+WARM_UP = 500
+LIBRARIES = ("dramatiq", "pika", "aio-pika", "taskiq", "taskiq-aio-pika", "faststream", "uvloop")
+OUTSIDE = "left out of the small version"
 
 
-def main() -> None:
-    """Measure and report, in jobs a second, then in MiB."""
-    started_here = local.private_url() is None
-    node = local.up()
-    address = Address.parse(node.url, management_url=node.management_url)
-    address = address.with_vhost(f"bench-{uuid.uuid4().hex[:8]}")
-    try:
-        with Management(address) as management, tempfile.TemporaryDirectory() as folder:
-            version = management.version()
-            apply(look(topology(), management).plan, management)
-            try:
-                _speed(address, Path(folder), version)
-                _memory(address)
-            finally:
-                management.delete("vhosts", address.vhost_name)
-    finally:
-        if started_here:
-            local.down()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A publisher, and how many jobs are about a second's work for it.
 
-
-def _speed(address: Address, folder: Path, version: str) -> None:
-    load = os.getloadavg()[0]
-    # By contender, one a run: what a job takes of a processor, which a busy machine changes less.
-    busy: dict[str, list[float]] = {}
-
-    def counted(name: str, count: int, run: Callable[[], dict[str, Any]]) -> Callable[[], float]:
-        def publish() -> float:
-            found = run()
-            busy.setdefault(name, []).append(1e6 * found["cpu_seconds"] / count)
-            return float(found["seconds"])
-
-        return _counted(address, count, publish)
-
-    contenders = {
-        name: counted(name, count, partial(_run_python, address, function, count))
-        for name, (function, count) in JOBS.items()
-    }
-    missing = {}
-    program = _compiled(folder)
-    if program is None:
-        missing[C_LIBRARY] = f"not measured; {APT}"
-    else:
-        contenders[C_LIBRARY] = counted(C_LIBRARY, C_JOBS, _c(address, program, C_JOBS))
-    report(
-        "published jobs a second (all confirmed but where it says otherwise)",
-        measure(contenders),
-        unit="jobs/s",
-        first=MANY,
-        context={"rabbitmq": version, "window": WINDOW, "load": load},
-        bars=BARS,
-        missing=missing,
-        libraries=("aio-pika",),
-    )
-    each = ", ".join(f"{name} {statistics.median(them):.0f}" for name, them in busy.items())
-    print(f"processor of the publishing process, microseconds a job: {each}")
-    print(f"load of the machine before, of {os.cpu_count()} processors: {load:.1f}")
-
-
-def _counted(address: Address, count: int, publish: Callable[[], float]) -> Callable[[], float]:
-    def run() -> float:
-        connection = connect(address)
-        channel = connection.default_channel
-        channel.queue_purge(QUEUE)
-        seconds = publish()
-        # Unconfirmed messages may still be on their way.
-        deadline = time.monotonic() + 30
-        wanted = count + WARM_UP
-        while (found := channel.queue_declare(QUEUE, passive=True).message_count) < wanted:
-            if time.monotonic() > deadline:
-                raise SystemExit(f"{wanted} jobs were published, {found} are in the queue")
-            time.sleep(0.05)
-        channel.queue_purge(QUEUE)
-        connection.release()
-        if found > wanted:
-            raise SystemExit(f"{wanted} jobs were published, {found} are in the queue")
-        return count / seconds
-
-    return run
-
-
-def _run_python(address: Address, function: str, count: int) -> dict[str, Any]:
-    return _run(
-        [sys.executable, "-m", "benchmarks.publishers", function, str(count)],
-        env={"RABBITRY_URL": address.url},
-    )
-
-
-def _compiled(folder: Path) -> Path | None:
-    """Compile the C program; None where compiler or library are missing."""
-    program = folder / "publish"
-    source = ROOT / "benchmarks" / "publish.c"
-    try:
-        done = subprocess.run(
-            ["cc", "-O2", "-o", str(program), str(source), "-lrabbitmq"], capture_output=True
-        )
-    except FileNotFoundError:
-        return None
-    if done.returncode == 0:
-        return program
-    if b"amqp.h" in done.stderr or b"-lrabbitmq" in done.stderr:
-        return None
-    raise SystemExit(f"{source} does not compile:\n{done.stderr.decode()}")
-
-
-def _c(address: Address, program: Path, count: int) -> Callable[[], dict[str, Any]]:
-    from amqp.serialization import dumps
-
-    body, headers, properties = sample(address)
-    table: bytes = dumps("F", [headers])
-    command = [
-        *(str(program), address.host, str(address.port), address.user, address.vhost_name),
-        *(EXCHANGE, ROUTING_KEY, str(count), str(WARM_UP), str(WINDOW)),
-        *(str(properties["priority"]), properties["content_type"]),
-    ]
-    env = {"PASSWORD": address.password, "ID": headers["id"]}
-    return lambda: _run(command, env=env, given=table + body)
-
-
-def _run(command: list[str], *, env: dict[str, str], given: bytes = b"") -> dict[str, Any]:
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **env}, input=given, capture_output=True
-    )
-    if done.returncode:
-        raise SystemExit(f"{command[0]} failed:\n{done.stderr.decode()}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def _memory(address: Address) -> None:
-    """Print how large the publishing process gets.
-
-    The queue keeps the last 10,000 messages only: a million of them belong on nobody's disk.
+    Attributes:
+        name: of the function in `benchmarks.publishers`.
+        count: jobs a run.
+        small: jobs a run of the small version, None where it is left out there.
+        together: how many are confirmed together by libraries of asyncio.
     """
-    sizes = []
-    for count in SIZES:
-        found = _run_python(address, "rabbitry_bounded", count)
-        sizes.append(float(found["size_mib"]))
-        rate = count / float(found["seconds"])
-        print(f"publish_many of {count:>9,} jobs: {sizes[-1]:.1f} MiB at most, {rate:,.0f} jobs/s")
-    grown = sizes[-1] - sizes[0]
-    verdict = "PASS" if grown <= GROWTH_MIB else "FAIL"
-    print(
-        f"{verdict}: {grown:+.1f} MiB from {SIZES[0]:,} to {SIZES[-1]:,} jobs into {BOUNDED_QUEUE};"
-        f" at most {GROWTH_MIB:.0f} count as constant"
+
+    name: str
+    count: int
+    small: int | None = None
+    together: int = 500
+
+
+MANY, WAITED = "rabbitry, many", "rabbitry, waited for"
+CONTENDERS = {
+    MANY: Contender(name="rabbitry_many", count=20_000, small=5_000),
+    "rabbitry, one by one": Contender(name="rabbitry_single", count=20_000),
+    "Celery, confirmed": Contender(name="celery_confirmed", count=1_500, small=400),
+    "Celery, unconfirmed": Contender(name="celery_unconfirmed", count=4_000, small=1_500),
+    "dramatiq, confirmed": Contender(name="dramatiq_confirmed", count=2_000),
+    "dramatiq, unconfirmed": Contender(name="dramatiq_unconfirmed", count=8_000),
+    "taskiq, gathered": Contender(name="taskiq", count=4_000),
+    "FastStream, gathered": Contender(name="faststream", count=4_000),
+    "kombu, confirmed": Contender(name="kombu_confirmed", count=2_000),
+    "pika, confirmed": Contender(name="pika_confirmed", count=2_000),
+    "aio-pika, gathered": Contender(name="aio_pika", count=8_000, small=2_000),
+    "librabbitmq, C": Contender(name=C, count=20_000, small=5_000),
+}
+ONE_BY_ONE = {
+    WAITED: Contender(name="rabbitry_waited", count=1_500),
+    "Celery, confirmed": Contender(name="celery_confirmed", count=1_500),
+    "dramatiq, confirmed": Contender(name="dramatiq_confirmed", count=1_500),
+    "taskiq, awaited": Contender(name="taskiq", count=1_500, together=1),
+    "FastStream, awaited": Contender(name="faststream", count=1_500, together=1),
+    "kombu, confirmed": Contender(name="kombu_confirmed", count=1_500),
+    "pika, confirmed": Contender(name="pika_confirmed", count=1_500),
+    "aio-pika, awaited": Contender(name="aio_pika", count=1_500, together=1),
+}
+
+
+def ask(bench: Bench) -> None:
+    """Measure, in jobs a second."""
+    with bench.virtual_host(TOPOLOGY) as address:
+        _measure(bench, address, "publish", "published jobs a second, many at hand", CONTENDERS)
+        if not bench.small:
+            title = "published jobs a second, each confirmed before the next"
+            _measure(bench, address, "publish.waited", title, ONE_BY_ONE)
+
+
+def _measure(
+    bench: Bench, address: Address, name: str, title: str, contenders: Mapping[str, Contender]
+) -> None:
+    publishers, missing = {}, {}
+    for who, contender in contenders.items():
+        why = OUTSIDE if bench.small and contender.small is None else needs(contender.name)
+        if why:
+            missing[who] = why
+        else:
+            publishers[who] = _Publisher(bench, address, who, contender)
+    bench.measure(
+        name,
+        publishers,
+        title=title,
+        unit="jobs/s",
+        first=next(iter(contenders)),
+        missing=missing,
+        libraries=LIBRARIES,
+        notes={"window": WINDOW, "argument_bytes": SIZE_BYTES},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Publisher:
+    """Publishes into an empty queue, and reads the ledger."""
+
+    bench: Bench
+    address: Address
+    who: str
+    contender: Contender
+
+    def __call__(self) -> Run:
+        order = self._order()
+        _empty(self.address, order.queue)
+        taken = published(self.contender.name, order)
+        wanted = order.count + order.warm_up
+        # What is not confirmed may still be on its way.
+        wait_ready(self.address, order.queue, wanted)
+        ledger = Ledger(published=wanted, waiting=ready(self.address, order.queue))
+        ledger.check(self.who, all_are="waiting")
+        _empty(self.address, order.queue)
+        return Run(
+            value=order.count / taken.seconds,
+            jobs=order.count,
+            client_s=taken.client_s,
+            broker_s=taken.broker_s,
+            resident_mib=taken.highest_mib,
+        )
+
+    def _order(self) -> Order:
+        order = Order(
+            url=self.address.url,
+            job=JOB,
+            queue=QUEUE,
+            exchange=EXCHANGE,
+            routing_key=ROUTING_KEY,
+            count=self.bench.sized(self.contender.count, self.contender.small or 0),
+            warm_up=self.bench.sized(WARM_UP, WARM_UP // 5),
+            together=self.contender.together,
+            rabbitmq=self.bench.rabbitmq.pid,
+        )
+        if self.contender.name.startswith("dramatiq"):
+            return replace(order, queue=DRAMATIQ_QUEUE)
+        return order
+
+
+def _empty(address: Address, queue: str) -> None:
+    try:
+        purge(address, queue)
+    except NotFound:
+        return  # its publisher will declare it
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(alone(__file__))

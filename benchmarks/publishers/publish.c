@@ -5,8 +5,8 @@
  * The password is in PASSWORD. Standard input is the size of the encoded header table (4 bytes, big
  * endian), the table, and the body. Each message has an id of its own, written into its properties
  * and into the places of the table where the first id stood (ID). Prints the seconds from the first
- * publish to the last confirm, those of the warm-up apart, the processor's within them, and the
- * library's version.
+ * publish to the last confirm, those of the warm-up apart, the processor's within them, of this
+ * process and of RabbitMQ (RABBITMQ_PID, 0 where it cannot be seen), and the library's version.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -29,13 +29,22 @@ static void expect(amqp_rpc_reply_t reply, const char *what) {
   if (reply.reply_type != AMQP_RESPONSE_NORMAL) fail(what);
 }
 
-static double now(void) {
-  struct timespec time;
-  clock_gettime(CLOCK_MONOTONIC, &time);
+static double seconds_of(clockid_t clock) {
+  struct timespec time = {0, 0};
+  clock_gettime(clock, &time);
   return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-static double cpu(void) { return (double)clock() / CLOCKS_PER_SEC; }
+typedef struct {
+  double wall, client, broker;
+} Seconds;
+
+/* A process that cannot be seen takes no time. */
+static Seconds now(clockid_t broker) {
+  return (Seconds){.client = seconds_of(CLOCK_PROCESS_CPUTIME_ID),
+                   .broker = broker ? seconds_of(broker) : 0,
+                   .wall = seconds_of(CLOCK_MONOTONIC)};
+}
 
 typedef struct {
   amqp_connection_state_t connection;
@@ -79,6 +88,9 @@ int main(int argc, char **argv) {
   if (!password || !id || strlen(id) != ID_BYTES) fail("PASSWORD or ID is missing");
   uint64_t count = strtoull(argv[7], NULL, 10), warm_up = strtoull(argv[8], NULL, 10);
   uint64_t window = strtoull(argv[9], NULL, 10);
+  const char *rabbitmq = getenv("RABBITMQ_PID");
+  clockid_t broker = 0;
+  if (rabbitmq && atoi(rabbitmq) && clock_getcpuclockid(atoi(rabbitmq), &broker)) broker = 0;
 
   static unsigned char input[INPUT_BYTES];
   size_t size = fread(input, 1, sizeof input, stdin);
@@ -123,11 +135,11 @@ int main(int argc, char **argv) {
       .timestamp = (uint64_t)time(NULL)};
   amqp_bytes_t exchange = amqp_cstring_bytes(argv[5]), key = amqp_cstring_bytes(argv[6]);
 
-  double started = now(), cpu_started = cpu();
+  Seconds began = now(broker);
   for (uint64_t number = 0; number < count + warm_up; number++) {
     if (number == warm_up) {
       while (it.open) read_confirm(&it);
-      started = now(), cpu_started = cpu();
+      began = now(broker);
     }
     snprintf(own_id, sizeof own_id, "00000000-0000-4000-8000-%012llx", (unsigned long long)number);
     for (size_t at = 0; at < place_count; at++) memcpy(places[at], own_id, ID_BYTES);
@@ -138,8 +150,11 @@ int main(int argc, char **argv) {
     while (it.open >= window) read_confirm(&it);
   }
   while (it.open) read_confirm(&it);
-  printf("{\"seconds\": %.6f, \"cpu_seconds\": %.6f, \"version\": \"%s\"}\n", now() - started,
-         cpu() - cpu_started, amqp_version());
+  Seconds ended = now(broker);
+  printf("{\"seconds\": %.6f, \"client_s\": %.6f, ", ended.wall - began.wall,
+         ended.client - began.client);
+  if (broker) printf("\"broker_s\": %.6f, ", ended.broker - began.broker);
+  printf("\"version\": \"%s\"}\n", amqp_version());
   amqp_connection_close(it.connection, AMQP_REPLY_SUCCESS);
   amqp_destroy_connection(it.connection);
   return 0;
