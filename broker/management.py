@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -57,7 +58,7 @@ class Management:
             # False: a proxy in the environment must not catch the traffic to RabbitMQ, and
             # a .netrc must not replace the user.
             trust_env=False,
-            verify=address.ssl_context() or True,
+            verify=_trust(address),
         )
 
     def __enter__(self) -> Self:
@@ -269,6 +270,15 @@ def version_key(version: str) -> tuple[int, ...]:
     """Return the numbers of a version for comparing: ``4.3.6-beta.1`` is ``(4, 3, 6)``."""
     numbers = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
+
+
+def _trust(address: Address) -> ssl.SSLContext | bool:
+    """Return what certificates are checked against; True stands for httpx's own authorities."""
+    if address.tls is None and address.management_url.startswith("http:"):
+        # Nothing is encrypted, so nobody is to be trusted; reading the authorities all the same
+        # takes 20 ms of each client.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return address.ssl_context() or True
 
 
 def _query_value(value: Any) -> str:
