@@ -1,6 +1,7 @@
 """Writes docs/benchmarks.md and its pictures from a results file: ``python -m benchmarks.report``.
 
-The figures are the file's, the words stand beside each question. `--check` only says whether the
+The figures are the file's, the words stand beside each question. ``--keep FILE`` first lets what
+was measured into FILE take the place of what was kept of it, and ``--check`` only says whether the
 page is what the file gives.
 """
 
@@ -156,6 +157,16 @@ def _pictures(records: Mapping[str, Record]) -> Iterator[tuple[Path, list[Record
             yield _picture(name), found
 
 
+def kept() -> str:
+    """Return the page of the results that are kept with the source."""
+    return page(results.read(results.REFERENCE), source=_source(results.REFERENCE))
+
+
+def _source(file: Path) -> str:
+    path = file.resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
 def main(arguments: Sequence[str]) -> int:
     """Write the page and its pictures, or check them."""
     parser = argparse.ArgumentParser(
@@ -163,11 +174,14 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("file", nargs="?", type=Path, default=results.REFERENCE, help="the results")
     parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FILE", help="results to keep with the source, small ones too"
+    )
     options = parser.parse_args(arguments)
+    if options.keep:
+        results.keep(list(results.read(options.keep).values()))
     records = results.read(options.file)
-    file = options.file.resolve()
-    source = str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else file.name
-    text = page(records, source=source)
+    text = page(records, source=_source(options.file))
     if options.check:
         stale = [] if PAGE.exists() and PAGE.read_text() == text else [PAGE]
         stale += [path for path, them in _pictures(records) if not charts.shows(path, them)]

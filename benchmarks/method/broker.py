@@ -168,12 +168,12 @@ def wait_ready(address: Address, queue: str, count: int, *, timeout_s: float = 3
     )
 
 
-def wait_consumed(address: Address, queue: str, *, timeout_s: float = 60.0) -> None:
-    """Wait until somebody consumes a queue, which whoever it is may declare first."""
+def wait_consumed(address: Address, queue: str, *, count: int = 1, timeout_s: float = 60.0) -> None:
+    """Wait until so many consume a queue, which one of them may declare first."""
     _wait(
         address,
-        lambda channel: channel.queue_declare(queue, passive=True).consumer_count > 0,
-        f"a consumer of {queue}",
+        lambda channel: channel.queue_declare(queue, passive=True).consumer_count >= count,
+        f"{count} consumers of {queue}",
         timeout_s,
     )
 

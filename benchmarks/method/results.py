@@ -105,6 +105,24 @@ def read(path: Path) -> dict[str, Record]:
     return found
 
 
+def keep(records: Iterable[Record], *, folder: Path = HERE) -> None:
+    """Let records take the place of those of the same measurement that the source keeps.
+
+    Args:
+        records: full ones go where the page comes from, small ones where the guard looks.
+        folder: that has both files.
+    """
+    for small, name in ((False, REFERENCE.name), (True, SMALL.name)):
+        path = folder / name
+        newer = {each.measurement: each for each in records if each.small == small}
+        if not newer:
+            continue
+        kept = {**(read(path) if path.exists() else {}), **newer}
+        path.unlink(missing_ok=True)
+        for record in kept.values():
+            append(path, record)
+
+
 def of_question(records: Iterable[Record], question: str) -> list[Record]:
     """Return the records that one file makes."""
     return [record for record in records if record.question == question]

@@ -126,3 +126,20 @@ def test_contenders_that_are_measured_in_several_places_become_curves(tmp_path: 
     text = path.read_text()
     assert text.count(">Celery</text>") == 1, "in the legend, and not once a place"
     assert text.count(">4 workers</text>") == 1
+
+
+def test_what_is_kept_gives_way_to_what_was_measured_later_each_size_by_itself(
+    tmp_path: Path,
+) -> None:
+    def record(measurement: str, title: str, small: bool = False) -> Record:
+        fields = {"measurement": measurement, "title": title, "small": small}
+        return Record.of({**RECORD.document(), **fields})
+
+    results.keep([record("topology.100", "old"), record("topology.apply", "old")], folder=tmp_path)
+    results.keep([record("topology.apply", "new"), record("publish", "", True)], folder=tmp_path)
+    found = results.read(tmp_path / "reference.jsonl")
+    assert {name: each.title for name, each in found.items()} == {
+        "topology.100": "old",
+        "topology.apply": "new",
+    }
+    assert list(results.read(tmp_path / "small.jsonl")) == ["publish"]
