@@ -173,7 +173,7 @@ def wait_consumed(address: Address, queue: str, *, count: int = 1, timeout_s: fl
     _wait(
         address,
         lambda channel: channel.queue_declare(queue, passive=True).consumer_count >= count,
-        f"{count} consumers of {queue}",
+        f"a consumer of {queue}" if count == 1 else f"{count} consumers of {queue}",
         timeout_s,
     )
 
