@@ -16,6 +16,7 @@ class Waker:
     def __init__(self) -> None:
         self._calls: deque[Callable[[], Any]] = deque()
         self._thread = 0
+        self._woken = False
         self._read, self._write = socket.socketpair()
         self._read.setblocking(False)
         self._write.setblocking(False)
@@ -34,8 +35,9 @@ class Waker:
     def soon(self, call: Callable[[], Any]) -> None:
         """Call in the loop's next turn; safe from any thread, and in a signal handler."""
         self._calls.append(call)
-        # Whoever came before has woken it, and it goes on until there are no more.
-        if len(self._calls) == 1:
+        # Behind the call: who finds it woken knows that it has not looked yet.
+        if not self._woken:
+            self._woken = True
             self.wake()
 
     def wake(self) -> None:
@@ -47,6 +49,8 @@ class Waker:
     def _run(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._read.recv(4096)
+        # Before it looks: who comes now wakes it again.
+        self._woken = False
         try:
             while self._calls:
                 self._calls.popleft()()
