@@ -16,7 +16,8 @@ TEXT, JSON = "text", "json"
 ENDED = logging.getLogger("rabbitry.ended")
 # Of a record: what a line of JSON says beside its message.
 FIELDS = "rabbitry_fields"
-_CELERY_S_LINES = ("celery.app.trace", "celery.worker.strategy")
+_TRACER = "celery.app.trace"
+_CELERY_S_LINES = (_TRACER, "celery.worker.strategy")
 # Celery's, which takes its place when it starts.
 _EARLY_FORMAT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 
@@ -43,6 +44,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Say whether a line of Celery's tells more than ours about the same: of rejects it does not.
+
+    How a job failed, or that it is cancelled, is logged where that is decided; Celery adds the
+    traceback of the exception that it is told by.
+    """
+    from celery.exceptions import Reject
+
+    from consumers.failure.failure import Failure
+
+    exc = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(exc, Reject) and isinstance(exc.reason, Failure))
+
+
 def set_up(*, level: str, format: str) -> None:
     """Log to stderr from now on, also in the processes that run jobs.
 
@@ -54,6 +69,7 @@ def set_up(*, level: str, format: str) -> None:
     root = logging.getLogger()
     root.setLevel(level)
     root.handlers[:] = [handler]
+    logging.getLogger(_TRACER).addFilter(is_news)
     # A line for each request, also at INFO.
     logging.getLogger("httpx").setLevel(max(root.level, logging.WARNING))
     if format == TEXT:

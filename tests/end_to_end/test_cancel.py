@@ -56,6 +56,9 @@ def test_a_job_that_runs_sees_that_it_is_cancelled_and_ends_as_it_likes(bench: B
     until(lambda: probe.worker("jobs_total", "job_name", "outcome") == outcomes, 20, "both to end")
     until(lambda: bench.letters() == [("obeys", "cancelled")], 20, "the dead letter")
     assert worker.stop() == 0
+    assert "(obeys) is cancelled: it was told so" in worker.log
+    assert "Reject" not in worker.log
+    assert "Traceback" not in worker.log
 
 
 def test_what_waits_is_not_begun_whether_its_worker_is_there_or_not(bench: Bench) -> None:
