@@ -1,191 +1,133 @@
-"""How many no-op jobs a second does a worker run in batches? Beside a client that only consumes.
+"""How many jobs a second does a worker run in batches? Beside the same jobs one by one.
 
-Two slots, a quorum queue, prefork, the same prefetch for all. The queue is filled before a run;
-what is measured begins when a tenth of the jobs is done. The bare client (py-amqp, which the
-worker reads with, too) decodes no body, runs nothing, and acknowledges a hundred at a time: what
-it reaches is what RabbitMQ and the wire allow one Python process here. After each run the ledger
-is read: every job run once, none left, none dead.
+Two slots, prefork, a quorum queue, the same number of messages ahead for all. The job gives a text
+a class by a small network in numpy, the same function for a text and for a batch of them.
+`batches.bare` sets batches that do nothing beside a bare client of one process, which acknowledges
+a hundred messages at a time: what it reaches is what RabbitMQ and the wire allow Python here.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from benchmarks.batched import (
     ACKED_TOGETHER,
-    DEAD_QUEUE,
+    CHARACTERS,
     HUNDRED,
+    IDLE,
     LARGE,
     MANY,
     PREFETCH,
-    QUEUE,
     SINGLE,
     SMALL,
-    TALLY,
     TOPOLOGY,
+    URL,
+    WORKER,
 )
-from benchmarks.rounds import Bar, measure, report
-from broker import local
-from broker.connection import Address, connect
-from broker.management import Management
-from broker.topology import Topology
-from broker.topology.apply import apply
-from broker.topology.look import look
-from producers.publisher import Publisher
+from benchmarks.consumers.work import Load, work
+from benchmarks.consumers.workers import LOGLEVEL, Worker
+from benchmarks.method import PYTHON, Bench
+from benchmarks.method.command import alone
+from broker.connection import Address
 
-ROOT = Path(__file__).resolve().parents[1]
-ARGUMENT = "x" * 256
-JOBS, FEW_JOBS = 20_000, 4_000
-WARM_UP_SHARE = 0.1
-TIMEOUT_S = 90.0
-BARE, LARGE_BATCHES = "py-amqp, bare", f"batches of {LARGE}"
-WORKER = ["rabbitry", "worker", "run", "normal", "--loglevel", "WARNING"]
-CONTENDERS = {
-    LARGE_BATCHES: (MANY, JOBS, WORKER),
-    f"batches of {SMALL}": (HUNDRED, JOBS, WORKER),
-    "one by one": (SINGLE, FEW_JOBS, WORKER),
-    BARE: (SINGLE, JOBS, ["benchmarks.batched", str(JOBS)]),
-}
-_TICKS = os.sysconf("SC_CLK_TCK")
+ASKS = "What do batches gain?"
+MEANING = f"""\
+A job that is given {SMALL} messages at a time spreads over them what each would cost alone: the way
+through the worker's pool, a result, an acknowledgement, and the calls of numpy, which take longer
+than the arithmetic for one short text. The ratio is how many times as many jobs the same worker
+runs, with the same guarantees for each message. Producers do not know whether a job runs in
+batches. What it asks of a task is that it takes lists; see
+[Run many messages in one call](how-to/batches.md).
 
+Larger batches gain little more: by then nearly all that is left is RabbitMQ's part, and reading
+the deliveries. The bare client shows how much that is. It reads each message's number and nothing
+else, in one process, and acknowledges {ACKED_TOGETHER} messages at a time.
 
-def main() -> None:
-    """Measure and report, in jobs a second."""
-    started_here = local.private_url() is None
-    node = local.up()
-    address = Address.parse(node.url, management_url=node.management_url)
-    address = address.with_vhost(f"bench-{uuid.uuid4().hex[:8]}")
-    topology = Topology.model_validate(TOPOLOGY)
-    load = os.getloadavg()[0]
-    busy: dict[str, list[float]] = {}
-    try:
-        with Management(address) as management, tempfile.TemporaryDirectory() as folder:
-            version = management.version()
-            apply(look(topology, management).plan, management)
-            try:
-                figures = measure(
-                    {
-                        name: partial(
-                            _run, topology, address, Path(folder), *each, busy.setdefault(name, [])
-                        )
-                        for name, each in CONTENDERS.items()
-                    }
-                )
-            finally:
-                management.delete("vhosts", address.vhost_name)
-    finally:
-        if started_here:
-            local.down()
-    report(
-        "no-op jobs a second in batches, two slots",
-        figures,
-        unit="jobs/s",
-        first=LARGE_BATCHES,
-        context={
-            "rabbitmq": version,
-            "load": load,
-            "prefetch": PREFETCH,
-            "acked together by the bare client": ACKED_TOGETHER,
-        },
-        bars=[Bar(BARE, 0.8)],
-    )
-    each = ", ".join(f"{name} {statistics.median(them):.0f}" for name, them in busy.items())
-    print(f"processor of the first process, microseconds a job: {each}")
-    print(f"prefetch {PREFETCH}; load of the machine before: {load:.1f} of {os.cpu_count()}")
+No peer is in these tables: Celery, dramatiq, taskiq and FastStream have no batches for RabbitMQ of
+their own. What they take for jobs one by one is in the tables of no-op jobs.
+
+**What is the same:** the jobs and their payload, the queue, two slots, and how many messages are
+held ahead, which is more than jobs one by one are usually given, in their favour. numpy computes in
+one thread for each process. The memory is that of all of a worker's processes, what they share
+counted once.
+"""
+
+# About a second's work.
+JOBS, FEW_JOBS = 20_000, 6_000
+SMALL_JOBS = 6_000
+SMALL_FEW = 2_000
+SMALL_ROUNDS = 2
+OUTSIDE = "left out of the small version"
+ONE_BY_ONE, LARGE_BATCHES = "one by one", f"batches of {LARGE}"
+NOOPS, BARE = f"batches of {LARGE} no-ops", "py-amqp, bare"
 
 
-def _run(
-    topology: Topology,
+def ask(bench: Bench) -> None:
+    """Measure, in jobs a second."""
+    few = bench.sized(FEW_JOBS, SMALL_FEW)
+    many = bench.sized(JOBS, SMALL_JOBS)
+    classed = {f"batches of {SMALL}": (HUNDRED, many), ONE_BY_ONE: (SINGLE, few)}
+    if not bench.small:
+        classed[LARGE_BATCHES] = (MANY, many)
+    title = "texts classed a second, two slots"
+    with bench.virtual_host(TOPOLOGY) as address, tempfile.TemporaryDirectory() as folder:
+        ours = _worker(address, Path(folder))
+        _measure(bench, address, Path(folder), "batches", title, classed, ours)
+        if not bench.small:
+            title = "no-op jobs a second, beside a bare client"
+            noops = {NOOPS: (IDLE, many), BARE: (SINGLE, many)}
+            _measure(bench, address, Path(folder), "batches.bare", title, noops, ours)
+
+
+def _measure(
+    bench: Bench,
     address: Address,
     folder: Path,
-    job: str,
-    count: int,
-    command: list[str],
-    busy: list[float],
-) -> float:
-    with Publisher(topology, address.url) as publisher:
-        for receipt in publisher.publish_many((job, (ARGUMENT,)) for _ in range(count)):
-            receipt.wait()
-    tally = folder / uuid.uuid4().hex
-    tally.touch()
-    path = folder / "topology.yaml"
-    # JSON is YAML.
-    path.write_text(json.dumps(TOPOLOGY))
-    process = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "RABBITRY_URL": address.url,
-            "RABBITRY_MANAGEMENT_URL": address.management_url,
-            "RABBITRY_TOPOLOGY": str(path),
-            TALLY: str(tally),
-        },
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
+    measurement: str,
+    title: str,
+    jobs: Mapping[str, tuple[str, int]],
+    command: tuple[tuple[str, ...], Mapping[str, str]],
+) -> None:
+    contenders = {}
+    for name, (job, count) in jobs.items():
+        run, environment = command
+        if name == BARE:
+            run, environment = (*PYTHON, "benchmarks.batched"), {URL: address.url}
+        worker = Worker(command=run, environment=environment, job=job)
+        load = Load(jobs=count, size_bytes=CHARACTERS)
+        contenders[name] = partial(work, name, bench, address, worker, load, folder=folder)
+    bench.measure(
+        measurement,
+        contenders,
+        title=title,
+        unit="jobs/s",
+        first=next(iter(jobs)),
+        missing={LARGE_BATCHES: OUTSIDE} if bench.small else {},
+        notes={"prefetch": PREFETCH, "argument_bytes": CHARACTERS},
+        rounds=SMALL_ROUNDS if bench.small else None,
+        # Each run begins with new processes, and is measured when a tenth of it is done.
+        warm_up=False,
     )
 
-    def done(wanted: int) -> int:
-        found = tally.stat().st_size
-        if found < wanted and process.poll() is not None:
-            raise SystemExit(f"{command[0]} ended after {found} of {count} jobs")
-        return found if found >= wanted else 0
 
-    try:
-        first = _wait(lambda: done(round(count * WARM_UP_SHARE)), "the first jobs")
-        started, cpu_s = time.perf_counter(), _cpu_s(process.pid)
-        last = _wait(lambda: done(count), "the last job")
-        seconds, cpu_s = time.perf_counter() - started, _cpu_s(process.pid) - cpu_s
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    left, dead = _ready(address, QUEUE), _ready(address, DEAD_QUEUE)
-    if (last, left, dead) != (count, 0, 0):
-        raise SystemExit(
-            f"{count} jobs were published, {last} run, {left} are left and {dead} dead"
-        )
-    busy.append(1e6 * cpu_s / (last - first))
-    return (last - first) / seconds
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0  # it has ended
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def _wait(condition: Callable[[], int], what: str) -> int:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"waited {TIMEOUT_S:g} s for {what}")
-        time.sleep(0.005)
-    return found
-
-
-def _ready(address: Address, queue: str) -> int:
-    connection = connect(address)
-    try:
-        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
-    finally:
-        connection.release()
+def _worker(address: Address, folder: Path) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Return the command of our worker and its environment."""
+    topology = folder / "topology.yaml"
+    # JSON is YAML.
+    topology.write_text(json.dumps(TOPOLOGY))
+    return (*PYTHON, "rabbitry", "worker", "run", WORKER, "--loglevel", LOGLEVEL), {
+        URL: address.url,
+        "RABBITRY_MANAGEMENT_URL": address.management_url,
+        "RABBITRY_TOPOLOGY": str(topology),
+        # There is a process for each core.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(alone(__file__))

@@ -1,316 +1,133 @@
-"""How many no-op jobs a second does a worker run? Beside Celery and dramatiq.
+"""How many no-op jobs a second does a worker run? Beside four frameworks and three bare clients.
 
-Two slots each, a quorum queue, late acks, the same number of messages fetched ahead: our worker
-and `celery worker` with two processes and the same guarantees (acknowledged when done, returned
-when a process is lost), dramatiq with two processes of one thread. The queue is filled before the
-worker starts; what is measured begins when a tenth of the jobs is done. After each run the worker
-is told to stop, and the ledger is read: every job run, none left, none dead.
+Two slots each, a quorum queue, acknowledged when done, the same number of messages fetched ahead.
+The queue is filled before the worker starts. `consume.wide` holds 64 messages ahead,
+`consume.narrow` one for each slot.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from benchmarks.consumers import (
-    CELERY_JOB,
-    CELERY_QUEUE,
-    COUNTS,
-    DEAD_QUEUE,
-    DRAMATIQ_QUEUE,
-    JOB,
-    MULTIPLIER,
-    NARROW,
-    QUEUE,
-    SLOTS,
-    TOPOLOGY,
-    URL,
-    WIDE,
-)
-from benchmarks.rounds import Bar, measure, report
-from broker import local
-from broker.connection import Address, connect
-from broker.management import Management
-from broker.topology import Topology
-from broker.topology.apply import apply
-from broker.topology.look import look
+from benchmarks.consumers.place import POOLS, SLOTS, TOPOLOGY, WIDE
+from benchmarks.consumers.work import Load, work
+from benchmarks.consumers.workers import needs, worker
+from benchmarks.method import Bench
+from benchmarks.method.command import alone
+from benchmarks.publishers import SIZE_BYTES
+from broker.connection import Address
 
-ROOT = Path(__file__).resolve().parents[1]
-ARGUMENT = "x" * 256
-LOGLEVEL = "WARNING"
-WARM_UP_SHARE = 0.1
-TIMEOUT_S = 90.0
-_TICKS = os.sysconf("SC_CLK_TCK")
+ASKS = "How many no-op jobs a second does a worker run?"
+MEANING = """\
+A no-op job shows what a worker costs beside the work: with jobs of 50 ms nobody will see the
+difference between these workers, with jobs of a millisecond everybody will. The processor's time is
+the part to look at where jobs share their machine: what the worker takes, the jobs do not get.
 
+**Many messages ahead** is the setting for short jobs. Ours is set in proportion to Celery, on which
+it is built, with the same guarantees on both sides: acknowledged when done, returned when a
+process is lost. Ours also checks each job's arguments, keeps deadlines and counts attempts. It is
+faster since it reads what has come in one go, acknowledges once a turn, and lets idle processes
+fetch their jobs from a common inbox. `threads` and `solo` have no second process to wake, and are
+for work that waits for others, or that must be alone; they cannot end a job at its time limit.
 
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """A worker and what it is given.
+dramatiq, taskiq, FastStream and the bare clients have no process that stands between RabbitMQ and
+those that run jobs: each of theirs connects by itself. That saves a hop for every job, and where
+jobs are this short such workers can be faster than ours; it also means that nobody replaces a
+process that hangs, ends a job at its limit whatever it does, or buries what kills its process. The
+bare clients decode a body and acknowledge; they know no retries, no time limits, no records of what
+failed. What they reach is what a consumer in Python can reach with an acknowledgement for each
+message. taskiq and FastStream run coroutines in their event loop: a job that computes holds up all
+others of its process.
 
-    Attributes:
-        queue: that it consumes.
-        count: how many jobs a run has.
-        command: that starts it.
-        environment: added to its own.
-        fill: puts so many jobs into the queue.
-    """
+**As many messages as slots** is the setting for long jobs and for priorities: whatever has been
+fetched ahead cannot be overtaken. Each job then waits for a round trip to RabbitMQ, in every
+worker, and the rates are those of a chain of wakings.
 
-    queue: str
-    count: int
-    command: list[str]
-    environment: dict[str, str]
-    fill: Callable[[Address, int], None]
+**What is the same:** two slots (one with `solo`), a quorum queue, messages of the same argument in
+each library's own format, and how many are held ahead by all slots together. dramatiq's slots are
+two processes of one thread, taskiq's, FastStream's and those of the bare clients two processes.
+FastStream is started by our own two processes, with its application's `run`: its command wants
+libraries in versions that others here cannot have. The memory is that of all of a worker's
+processes, what they share counted once.
+"""
 
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Processor seconds until now: of the worker's first process, its children, and RabbitMQ."""
-
-    parent_s: float
-    children_s: float
-    rabbitmq_s: float
-
-
-def main() -> None:
-    """Measure and report, in jobs a second."""
-    started_here = local.private_url() is None
-    node = local.up()
-    address = Address.parse(node.url, management_url=node.management_url)
-    address = address.with_vhost(f"bench-{uuid.uuid4().hex[:8]}")
-    try:
-        with Management(address) as management, tempfile.TemporaryDirectory() as folder:
-            version = management.version()
-            apply(look(Topology.model_validate(TOPOLOGY), management).plan, management)
-            try:
-                process = node.nodes[0].process
-                rabbitmq = None if process is None else process.pid
-                _measure(address, Path(folder), version, rabbitmq)
-            finally:
-                management.delete("vhosts", address.vhost_name)
-    finally:
-        if started_here:
-            local.down()
+OURS, CELERY = "rabbitry, prefork", "Celery, prefork"
+# About as many jobs as a second's work, but few enough for those that take longest to be filled in.
+JOBS = {
+    OURS: 6_000,
+    "rabbitry, threads": 6_000,
+    "rabbitry, solo": 6_000,
+    CELERY: 3_000,
+    "Celery, threads": 3_000,
+    "Celery, solo": 3_000,
+    "dramatiq": 6_000,
+    "taskiq": 4_000,
+    "FastStream": 4_000,
+    "kombu": 6_000,
+    "pika": 6_000,
+    "aio-pika": 6_000,
+}
+# A message for each slot is a round trip for each job, for everybody.
+NARROW_SHARE = 3
+SMALL_JOBS = 2_000
+SMALL_ROUNDS = 2
+LIBRARIES = ("dramatiq", "pika", "aio-pika", "taskiq", "taskiq-aio-pika", "faststream", "uvloop")
+OUTSIDE = "left out of the small version"
 
 
-def _measure(address: Address, folder: Path, version: str, rabbitmq: int | None) -> None:
-    load = os.getloadavg()[0]
-    contenders = contenders_of(address, folder)
-    taken: dict[str, list[Taken]] = {}
-    runs = {
-        name: partial(_run, address, folder, each, rabbitmq, taken.setdefault(name, []))
-        for name, each in contenders.items()
-    }
-    for prefetch, ours, bar in ((WIDE, "wide", 1.5), (NARROW, "narrow", 1.0)):
-        names = [name for name in runs if name.endswith(f" {prefetch}")]
-        figures = measure({name: runs[name] for name in names}, rounds=5)
-        report(
-            f"no-op jobs a second, two slots, {prefetch} messages fetched ahead by all",
-            figures,
-            unit="jobs/s",
-            first=f"rabbitry, prefetch {prefetch}",
-            context={
-                "rabbitmq": version,
-                "load": load,
-                "prefetch": prefetch,
-                "worker": ours,
-                "log level": LOGLEVEL,
-            },
-            bars=[Bar(f"Celery, prefetch {prefetch}", bar)],
-            libraries=("dramatiq", "pika", "billiard"),
-        )
-    for name, each in taken.items():
-        # The first round does not count.
-        parent, children, broker = (
-            statistics.median(1e3 * getattr(one, part) for one in each[1:])
-            for part in ("parent_s", "children_s", "rabbitmq_s")
-        )
-        print(
-            f"{name}: processor ms for 1,000 jobs: first process {parent:.0f},"
-            f" its children {children:.0f}, RabbitMQ {broker:.0f}"
-        )
-    print(
-        f"log level {LOGLEVEL}; all queues are quorum queues; dramatiq acknowledges one by one,"
-        f" each of its processes fetches {WIDE // SLOTS} ahead"
-    )
-    print(f"load of the machine before, of {os.cpu_count()} processors: {load:.1f}")
+def ask(bench: Bench) -> None:
+    """Measure, in jobs a second."""
+    with bench.virtual_host(TOPOLOGY) as address, tempfile.TemporaryDirectory() as folder:
+        wide = dict.fromkeys(JOBS, WIDE)
+        title = f"no-op jobs a second, two slots, {WIDE} messages ahead"
+        _measure(bench, address, Path(folder), "consume.wide", title, wide)
+        narrow = {name: POOLS.get(name.partition(", ")[2], SLOTS) for name in JOBS}
+        title = "no-op jobs a second, two slots, a message for each"
+        _measure(bench, address, Path(folder), "consume.narrow", title, narrow)
 
 
-def contenders_of(address: Address, folder: Path) -> dict[str, Contender]:
-    """Return who is measured, by name and by how many messages it fetches ahead."""
-    topology = folder / "topology.yaml"
-    topology.write_text(_yaml(TOPOLOGY))
-    python = [sys.executable, "-m"]
-    ours = [*python, "rabbitry", "worker", "run", "--loglevel", LOGLEVEL]
-    celery = [
-        *(*python, "celery", "-A", "benchmarks.consumers:celery_app", "worker"),
-        *("-Q", CELERY_QUEUE, "-c", str(SLOTS), "--loglevel", LOGLEVEL),
-    ]
-    given = {"RABBITRY_TOPOLOGY": str(topology), "RABBITRY_URL": address.url}
-    found = {}
-    for prefetch, worker, count in ((WIDE, "wide", 6_000), (NARROW, "narrow", 3_000)):
-        found[f"rabbitry, prefetch {prefetch}"] = Contender(
-            QUEUE, count, [*ours, worker], given, partial(_fill, JOB)
-        )
-        environment = {URL: address.url, MULTIPLIER: str(prefetch // SLOTS)}
-        found[f"Celery, prefetch {prefetch}"] = Contender(
-            CELERY_QUEUE, count, celery, environment, partial(_fill, CELERY_JOB)
-        )
-        found[f"dramatiq, prefetch {prefetch}"] = Contender(
-            DRAMATIQ_QUEUE,
-            count,
-            [
-                *(*python, "dramatiq", "benchmarks.consumers:dramatiq_broker"),
-                *("--processes", str(SLOTS), "--threads", "1", "--skip-logging"),
-            ],
-            {URL: address.url, "dramatiq_queue_prefetch": str(prefetch // SLOTS)},
-            _fill_dramatiq,
-        )
-    return found
-
-
-def _fill(job: str, address: Address, count: int) -> None:
-    from producers.publisher import Publisher
-
-    with Publisher(Topology.model_validate(TOPOLOGY), address.url) as publisher:
-        for receipt in publisher.publish_many((job, (ARGUMENT,)) for _ in range(count)):
-            receipt.wait()
-
-
-def _fill_dramatiq(address: Address, count: int) -> None:
-    os.environ[URL] = address.url
-    from benchmarks.consumers import dramatiq_broker
-
-    actor = dramatiq_broker.get_actor("noop")
-    for _ in range(count):
-        actor.send(ARGUMENT)
-
-
-def _run(
-    address: Address, folder: Path, each: Contender, rabbitmq: int | None, taken: list[Taken]
-) -> float:
-    counts = folder / uuid.uuid4().hex
-    counts.mkdir()
-    each.fill(address, each.count)
-    _wait(lambda: _ready(address, each.queue) == each.count, "the queue to be filled", 30)
-    log = counts.with_suffix(".log")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            each.command,
-            cwd=ROOT,
-            env={**os.environ, **each.environment, COUNTS: str(counts)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        warm_up = round(each.count * WARM_UP_SHARE)
-        first = _wait(lambda: _done(counts, warm_up, process), "the first jobs", TIMEOUT_S)
-        started, before = time.perf_counter(), _taken(process.pid, rabbitmq)
-        last = _wait(lambda: _done(counts, each.count, process), "the last job", TIMEOUT_S)
-        seconds, after = time.perf_counter() - started, _taken(process.pid, rabbitmq)
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    except BaseException:
-        print(log.read_text(errors="replace")[-2000:], file=sys.stderr)
-        raise
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    _check(address, each, counts)
-    jobs = last - first
-    taken.append(
-        Taken(
-            (after.parent_s - before.parent_s) / jobs * 1e3,
-            (after.children_s - before.children_s) / jobs * 1e3,
-            (after.rabbitmq_s - before.rabbitmq_s) / jobs * 1e3,
-        )
-    )
-    return jobs / seconds
-
-
-def _check(address: Address, each: Contender, counts: Path) -> None:
-    """End the benchmark where a job is left, dead, or was run more than once."""
-    # What was held unacknowledged is ready again when the worker is gone.
-    left, dead = _ready(address, each.queue), _ready(address, DEAD_QUEUE)
-    run = _sum(counts)
-    if (left, dead, run) != (0, 0, each.count):
-        raise SystemExit(
-            f"{each.queue}: {each.count} jobs were published, {run} run, {left} are left and"
-            f" {dead} dead"
-        )
-
-
-def _done(counts: Path, wanted: int, process: subprocess.Popen[bytes]) -> int:
-    if process.poll() is not None:
-        raise SystemExit(f"{process.args!r} ended by itself")
-    found = _sum(counts)
-    return found if found >= wanted else 0
-
-
-def _sum(counts: Path) -> int:
-    return sum(int.from_bytes(each.read_bytes(), "little") for each in counts.iterdir())
-
-
-def _wait(condition: Callable[[], int], what: str, timeout_s: float) -> int:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise SystemExit(f"waited {timeout_s:g} s for {what}")
-        time.sleep(0.005)
-    return found
-
-
-def _ready(address: Address, queue: str) -> int:
-    connection = connect(address)
-    try:
-        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
-    finally:
-        connection.release()
-
-
-def _taken(worker: int, rabbitmq: int | None) -> Taken:
-    children: dict[int, list[int]] = {}
-    seconds: dict[int, float] = {}
-    for each in Path("/proc").iterdir():
-        if not each.name.isdigit():
+def _measure(
+    bench: Bench,
+    address: Address,
+    folder: Path,
+    measurement: str,
+    title: str,
+    prefetches: Mapping[str, int],
+) -> None:
+    contenders, missing = {}, {}
+    for name, prefetch in prefetches.items():
+        why = OUTSIDE if bench.small and name not in (OURS, CELERY) else needs(name)
+        if why:
+            missing[name] = why
             continue
-        try:
-            fields = (each / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        pid = int(each.name)
-        children.setdefault(int(fields[1]), []).append(pid)
-        seconds[pid] = (int(fields[11]) + int(fields[12])) / _TICKS
-
-    def below(pid: int) -> float:
-        return sum(seconds[each] + below(each) for each in children.get(pid, ()))
-
-    broker_s = 0.0 if rabbitmq is None else seconds.get(rabbitmq, 0.0) + below(rabbitmq)
-    return Taken(seconds[worker], below(worker), broker_s)
-
-
-def _yaml(value: Any) -> str:
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-
-    text = StringIO()
-    YAML(typ="safe").dump(value, text)
-    return text.getvalue()
+        share = 1 if prefetch == WIDE else NARROW_SHARE
+        contenders[name] = partial(
+            work,
+            name,
+            bench,
+            address,
+            worker(name, address, prefetch=prefetch, folder=folder),
+            Load(jobs=bench.sized(JOBS[name], SMALL_JOBS) // share),
+            folder=folder,
+        )
+    bench.measure(
+        measurement,
+        contenders,
+        title=title,
+        unit="jobs/s",
+        first=OURS,
+        missing=missing,
+        libraries=LIBRARIES,
+        notes={"prefetch": max(prefetches.values()), "argument_bytes": SIZE_BYTES},
+        rounds=SMALL_ROUNDS if bench.small else None,
+        # Each run begins with new processes, and is measured when a tenth of it is done.
+        warm_up=False,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(alone(__file__))

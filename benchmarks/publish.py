@@ -49,8 +49,7 @@ that know no jobs (kombu, pika, aio-pika, C) send a job as ours writes it, with 
 Celery's protocol, made beforehand, which is in their favour. dramatiq, taskiq and FastStream write
 messages of formats of their own, with fewer headers. dramatiq publishes to a queue that it declares
 itself, also a quorum queue. The libraries of asyncio run on uvloop, which taskiq and FastStream
-take where it is installed. The memory is that of the process at its highest, Python and the
-library included.
+take where it is installed.
 """
 
 EXCHANGE, QUEUE, ROUTING_KEY, JOB = "jobs", "jobs.normal", "normal.bench.job", "bench.job"
@@ -173,7 +172,6 @@ class _Publisher:
             jobs=order.count,
             client_s=taken.client_s,
             broker_s=taken.broker_s,
-            resident_mib=taken.highest_mib,
         )
 
     def _order(self) -> Order:

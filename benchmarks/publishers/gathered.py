@@ -7,16 +7,16 @@ together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
+from benchmarks.loop import run
 from benchmarks.method import Meter
 from benchmarks.publishers.order import Order
 
 Send = Callable[[str], Awaitable[Any]]
-T = TypeVar("T")
 
 
 def aio_pika(order: Order) -> Meter:
@@ -92,16 +92,6 @@ async def _faststream(order: Order) -> Meter:
         )
         await broker.start()
         return await _timed(order, publisher.publish)
-
-
-def run(asking: Coroutine[Any, Any, T]) -> T:
-    """Run on the loop that taskiq and FastStream take where it is, else on asyncio's."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        from asyncio import new_event_loop
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(asking)
 
 
 async def _timed(order: Order, send: Send) -> Meter:

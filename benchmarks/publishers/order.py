@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
+from benchmarks.consumers.account import DIGITS
 from benchmarks.method import Meter, highest_mib
 from broker.contracts import Job, contract_of
 from broker.message import Message, job_message
 from broker.topology import Topology
 
-DIGITS = 8
 SIZE_BYTES = 256
 
 
