@@ -63,24 +63,35 @@ def work() -> None:
     time.sleep(RUN_S)
 
 
-def _low(number: int) -> None:
+def run_low(number: int) -> None:
+    """Work, and tell that it is done."""
     work()
     _tell(f"{LOW} {number}")
 
 
-def _high(number: int, published_ns: int) -> None:
-    # One clock for all processes of a machine.
+def run_high(number: int, published_ns: int) -> None:
+    """Tell how long it waited: by the one monotonic clock that all processes of a machine have."""
     _tell(f"{HIGH} {number} {time.monotonic_ns() - published_ns}")
 
 
-@cache
-def _file(pid: int) -> int:
-    path = Path(os.environ[TOLD]) / str(pid)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-
 def _tell(line: str) -> None:
-    os.write(_file(os.getpid()), f"{line}\n".encode())
+    os.write(_file(os.environ[TOLD], os.getpid()), f"{line}\n".encode())
+
+
+@cache
+def _file(folder: str, pid: int) -> int:
+    return os.open(Path(folder) / str(pid), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+
+def told_in(folder: Path, job: str) -> list[tuple[int, int]]:
+    """Return what the jobs of a name told: their numbers, and of high ones their waits in ns."""
+    found = []
+    for each in folder.iterdir():
+        for line in each.read_text().splitlines():
+            name, number, *wait_ns = line.split()
+            if name == job:
+                found.append((int(number), int(wait_ns[0]) if wait_ns else 0))
+    return found
 
 
 def _rabbitry(name: str) -> Any:
@@ -90,13 +101,13 @@ def _rabbitry(name: str) -> Any:
 
         @job(LOW)
         def low(number: int) -> None:
-            _low(number)
+            run_low(number)
 
         return low
 
     @job(HIGH)
     def high(number: int, published_ns: int) -> None:
-        _high(number, published_ns)
+        run_high(number, published_ns)
 
     return high
 
@@ -135,8 +146,8 @@ def celery_app(url: str, *, queue_type: str, style: str) -> Any:
         app.conf.update(
             task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1
         )
-    app.task(name=CELERY_LOW)(_low)
-    app.task(name=CELERY_HIGH)(_high)
+    app.task(name=CELERY_LOW)(run_low)
+    app.task(name=CELERY_HIGH)(run_high)
     return app
 
 
@@ -151,7 +162,7 @@ def dramatiq_broker(url: str, *, queue_type: str) -> Any:
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
     broker = RabbitmqBroker(url=url, max_priority=MAX_PRIORITY if queue_type == "classic" else None)
-    for name, function in (("low", _low), ("high", _high)):
+    for name, function in (("low", run_low), ("high", run_high)):
         dramatiq.actor(function, actor_name=name, queue_name=DRAMATIQ_QUEUE, broker=broker)
     return broker
 
