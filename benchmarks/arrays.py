@@ -34,9 +34,9 @@ ASKS = "How long does an array of 8 MB take to a job and back?"
 MEANING = """\
 The time of one call whose argument and whose result are an array of a million float64, from an
 array to an array. Celery's own serializer is JSON: a list of numbers, which grows to twice the
-bytes and is written and read digit by digit, twice each way. The figures of this list are rounded
-to twelve decimals, which is to its advantage: with all that a float64 has it would be longer than
-a message of RabbitMQ's may be (16 MiB).
+bytes and is written and read digit by digit, there and back. The numbers of this one are rounded to
+twelve decimals, which is to its advantage: with all that a float64 has, the list would be longer
+than RabbitMQ lets a message be (16 MiB).
 
 Pickle carries an array about as fast as we do, and Celery can be told to use it; but whoever can
 send it a message can then run any code in the worker, which is why it is off in Celery, and why
@@ -47,7 +47,7 @@ and the memory it shares with the worker cost. `threads` needs no way to another
 The result is compared with what was sent, bit by bit, after each run and outside the time.
 """
 ARRAY = np.round(np.random.default_rng(1).random(1_000_000), 12)
-TIMES = 3
+TIMES, TIMES_SMALL = 3, 1
 OURS = {pool: f"rabbitry, {pool}" for pool in ("prefork", "threads")}
 JSON, PICKLED, PIKA = "Celery rpc://, JSON", "Celery rpc://, pickle", "pika, the same bytes"
 OUTSIDE = "left out of the small version"
@@ -55,6 +55,7 @@ OUTSIDE = "left out of the small version"
 
 def ask(bench: Bench) -> None:
     """Measure, in milliseconds."""
+    count = bench.sized(TIMES, TIMES_SMALL)
     queues = {OURS[pool]: QUEUES[pool] for pool in OURS}
     queues |= {JSON: CELERY_QUEUES["prefork"], PICKLED: PICKLE_QUEUE, PIKA: PIKA_QUEUE}
     missing = {}
@@ -90,7 +91,7 @@ def ask(bench: Bench) -> None:
 
             def work() -> int:
                 right = 0
-                for _ in range(TIMES):
+                for _ in range(count):
                     began = time.perf_counter()
                     found = give(way.call(take()))
                     seconds.append(time.perf_counter() - began)
@@ -103,13 +104,13 @@ def ask(bench: Bench) -> None:
                 name,
                 queue=way.queue,
                 pids=pids[way.queue],
-                count=TIMES,
+                count=count,
                 work=work,
                 again=way.again,
             )
             return Run(
                 value=1e3 * statistics.median(seconds),
-                jobs=TIMES,
+                jobs=count,
                 client_s=meter.client_s,
                 broker_s=meter.broker_s,
             )
@@ -123,7 +124,7 @@ def ask(bench: Bench) -> None:
             each="call",
             first=OURS["prefork"],
             missing=missing,
-            notes={"array": "1,000,000 float64", "calls": TIMES},
+            notes={"array": "1,000,000 float64", "calls": count},
             libraries=("pika",),
         )
 

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from benchmarks import loop
 from benchmarks.echoes import AIO_PIKA_QUEUE, FASTSTREAM_QUEUE, PIKA_QUEUE, QUEUES
 from broker.connection import Address
 from producers.caller import Caller
@@ -147,7 +148,7 @@ class Loop:
     """An event loop in a thread of its own, which keeps connections alive between two runs."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = loop.new()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
@@ -166,13 +167,13 @@ class Awaited(Way):
     """One whose calls are awaited.
 
     Args:
-        loop: that they run in.
+        running: the loop that they run in.
         call: awaits the reply to a value.
         queue: of its requests.
     """
 
-    def __init__(self, loop: Loop, call: Callable[[str], Awaitable[Any]], queue: str) -> None:
-        self._loop = loop
+    def __init__(self, running: Loop, call: Callable[[str], Awaitable[Any]], queue: str) -> None:
+        self._loop = running
         self._call = call
         self.queue = queue
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
+
+from benchmarks import loop
 
 URL = "BENCH_URL"
 EXCHANGE = "jobs"
@@ -148,10 +150,10 @@ async def _faststream() -> None:
     await FastStream(broker).run()
 
 
-_RUN: dict[str, Callable[[], Awaitable[None] | None]] = {
+_RUN: dict[str, Callable[[], None]] = {
     PIKA_QUEUE: _pika,
-    AIO_PIKA_QUEUE: _aio_pika,
-    FASTSTREAM_QUEUE: _faststream,
+    AIO_PIKA_QUEUE: lambda: loop.run(_aio_pika()),
+    FASTSTREAM_QUEUE: lambda: loop.run(_faststream()),
 }
 
 
@@ -167,16 +169,5 @@ def __getattr__(name: str) -> Any:
     return made
 
 
-def main(name: str) -> None:
-    """Answer what comes into one queue, until the process is ended."""
-    running = _RUN[name]()
-    if running is not None:
-        asyncio.run(_until_done(running))
-
-
-async def _until_done(running: Awaitable[None]) -> None:
-    await running
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    _RUN[sys.argv[1]]()

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 def run(asking: Coroutine[Any, Any, T]) -> T:
-    """Run on the loop that taskiq and FastStream take where it is, else on asyncio's."""
-    with asyncio.Runner(loop_factory=_factory()) as runner:
+    """Run to the end, on a loop of its own."""
+    with asyncio.Runner(loop_factory=new) as runner:
         return runner.run(asking)
 
 
-def _factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def new() -> asyncio.AbstractEventLoop:
+    """Make the loop that taskiq and FastStream take where it is, else asyncio's."""
     try:
-        import uvloop
+        from uvloop import new_event_loop
     except ImportError:
-        return None
-    return uvloop.new_event_loop
+        from asyncio import new_event_loop
+    return new_event_loop()
