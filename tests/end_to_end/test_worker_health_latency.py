@@ -77,4 +77,7 @@ def _p99(seconds: list[float]) -> float:
 
 def _figures(seconds: list[float]) -> str:
     middle = statistics.median(seconds)
-    return f"median {1e3 * middle:.1f} ms, p99 {1e3 * _p99(seconds):.1f} ms"
+    return (
+        f"median {1e3 * middle:.1f} ms, p99 {1e3 * _p99(seconds):.1f} ms,"
+        f" longest {1e3 * max(seconds):.1f} ms"
+    )

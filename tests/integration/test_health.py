@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -191,6 +192,7 @@ def test_answers_come_in_milliseconds_while_the_interpreter_is_busy(path: str) -
     busy = threading.Thread(target=work)
     busy.start()
     took_s = []
+    began_s, used_s = time.perf_counter(), time.process_time()
     try:
         for _ in range(51):
             began = time.perf_counter()
@@ -199,5 +201,7 @@ def test_answers_come_in_milliseconds_while_the_interpreter_is_busy(path: str) -
     finally:
         over.set()
         busy.join()
+    # This process always has something to do: what it did not get of one processor others had.
+    slower = (time.perf_counter() - began_s) / (time.process_time() - used_s)
     # Measured without the shorter switch interval: 70 ms and more.
-    assert sorted(took_s)[25] < 0.05
+    assert statistics.median(took_s) < 0.05 * max(1.0, slower), f"{slower:.1f} times slower"
