@@ -71,9 +71,6 @@ def test_most_kinds_of_failure_never_reach_the_dead_letter_queue(plain: Plain) -
 
 def test_a_body_of_another_shape_ends_the_worker(plain: Plain) -> None:
     daemon = plain.worker("-c", "1")
-    # In the first moment of its loop it would catch the error, and keep the message.
-    plain.send("work")
-    until(plain.done, 30, "its loop to turn")
     plain.put(b"[1]", id="of another shape")
     until(lambda: daemon.process.poll() is not None, 60, "its end")
     assert daemon.process.returncode == 1, daemon.log

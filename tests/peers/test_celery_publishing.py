@@ -25,7 +25,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.soak
 
-SENT, CALLS = 2000, 5
+SENT, CONFIRMS, CALLS = 2000, 500, 5
 CONFIRMED: dict[str, Any] = {"broker_transport_options": {"confirm_publish": True}}
 RPC: dict[str, Any] = {"result_backend": "rpc://"}
 # More than RabbitMQ takes in one message.
@@ -74,12 +74,12 @@ def test_a_body_that_is_too_large_makes_the_next_publish_fail(plain: Plain) -> N
 def test_confirms_come_one_at_a_time(plain: Plain) -> None:
     plain.declare(QUEUE, queue_type="quorum")
     began = time.monotonic()
-    fill(plain.address, QUEUE, SENT)
+    fill(plain.address, QUEUE, CONFIRMS)
     window_s = time.monotonic() - began
     began = time.monotonic()
-    plain.send("work", count=SENT, settings={**QUORUM, **CONFIRMED})
+    plain.send("work", count=CONFIRMS, settings={**QUORUM, **CONFIRMED})
     plain_s = time.monotonic() - began
-    sys.stdout.write(f"{SENT} confirmed: {window_s:.2f} s by a window, {plain_s:.2f} s plain\n")
+    sys.stdout.write(f"{CONFIRMS} confirmed: {window_s:.2f} s by a window, {plain_s:.2f} s plain\n")
     assert plain_s > 2 * window_s
 
 
@@ -120,7 +120,8 @@ def test_what_matters_waits_behind_what_the_worker_has_taken(plain: Plain, gate:
     plain.send("gated", count=20, priority=0, settings=QUORUM)
     plain.worker("-c", "1", settings=QUORUM)
     until(plain.lines, 30, "the slot to be busy")
-    (first,) = plain.send("work", priority=9, settings=QUORUM)
+    # Confirmed, it is there.
+    (first,) = plain.send("work", priority=9, settings={**QUORUM, **CONFIRMED})
     for completions in range(1, 20):
         os.write(gate, b".")
         # Two lines of each that is done, and the next has begun.

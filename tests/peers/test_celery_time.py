@@ -74,8 +74,8 @@ def test_a_task_longer_than_the_consumer_time_out_begins_again_and_again(plain: 
 def test_a_hard_time_limit_is_told_twice(plain: Plain) -> None:
     plain.worker("-c", "1")
     (endless,) = plain.send("endless")
-    # One execution, and two signals of its failure.
-    until(lambda: plain.events(endless) == ["began", "failed", "failed"], 30, "its end, told twice")
+    until(lambda: plain.events(endless).count("failed") == 2, 30, "its end, told twice")
+    assert plain.events(endless).count("began") <= 1
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
