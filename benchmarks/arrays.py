@@ -6,8 +6,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from benchmarks.echoes import (
 )
 from benchmarks.method import Bench, Run, lacking
 from benchmarks.method.command import alone
+from broker.connection import Address
 from broker.topology import Topology
 from producers.caller import Caller
 
@@ -50,6 +51,9 @@ ARRAY = np.round(np.random.default_rng(1).random(1_000_000), 12)
 TIMES, TIMES_SMALL = 3, 1
 OURS = {pool: f"rabbitry, {pool}" for pool in ("prefork", "threads")}
 JSON, PICKLED, PIKA = "Celery rpc://, JSON", "Celery rpc://, pickle", "pika, the same bytes"
+# What the array is sent as, and how it is an array again.
+THERE: dict[str, Callable[[Any], Any]] = {JSON: np.ndarray.tolist, PIKA: np.ndarray.tobytes}
+BACK: dict[str, Callable[[Any], Any]] = {JSON: np.array, PIKA: np.frombuffer}
 OUTSIDE = "left out of the small version"
 
 
@@ -58,9 +62,7 @@ def ask(bench: Bench) -> None:
     count = bench.sized(TIMES, TIMES_SMALL)
     queues = {OURS[pool]: QUEUES[pool] for pool in OURS}
     queues |= {JSON: CELERY_QUEUES["prefork"], PICKLED: PICKLE_QUEUE, PIKA: PIKA_QUEUE}
-    missing = {}
-    if bench.small:
-        missing = dict.fromkeys((OURS["threads"], PICKLED), OUTSIDE)
+    missing = dict.fromkeys((OURS["threads"], PICKLED), OUTSIDE) if bench.small else {}
     if why := lacking("pika"):
         missing[PIKA] = why
     queues = {name: queue for name, queue in queues.items() if name not in missing}
@@ -68,56 +70,14 @@ def ask(bench: Bench) -> None:
         bench.virtual_host(TOPOLOGY) as address,
         tempfile.TemporaryDirectory() as folder,
         answering(address, list(queues.values()), Path(folder)) as pids,
-        ExitStack() as stack,
+        _ways(address, queues) as ways,
     ):
-        caller = stack.enter_context(Caller(Topology.model_validate(TOPOLOGY), address.url))
-        caller.connect()
-        ways: dict[str, Blocking] = {OURS[pool]: Rabbitry(caller, pool) for pool in OURS}
-        for name, serializer in ((JSON, "json"), (PICKLED, PICKLE)):
-            app = celery_app(address.url, serializer=serializer)
-            stack.callback(app.close)
-            ways[name] = CeleryRpc(app, queues.get(name, CELERY_QUEUES["prefork"]))
-        if PIKA in queues:
-            pika = ways[PIKA] = Pika(address)
-            stack.callback(pika.close)
-        there: dict[str, Callable[[], Any]] = {JSON: ARRAY.tolist, PIKA: ARRAY.tobytes}
-        back: dict[str, Callable[[Any], Any]] = {JSON: np.array, PIKA: np.frombuffer}
-
-        def run(name: str) -> Run:
-            way = ways[name]
-            take = there.get(name, lambda: ARRAY)
-            give = back.get(name, lambda found: found)
-            seconds: list[float] = []
-
-            def work() -> int:
-                right = 0
-                for _ in range(count):
-                    began = time.perf_counter()
-                    found = give(way.call(take()))
-                    seconds.append(time.perf_counter() - began)
-                    right += _same(found)
-                return right
-
-            meter = metered(
-                bench,
-                address,
-                name,
-                queue=way.queue,
-                pids=pids[way.queue],
-                count=count,
-                work=work,
-                again=way.again,
-            )
-            return Run(
-                value=1e3 * statistics.median(seconds),
-                jobs=count,
-                client_s=meter.client_s,
-                broker_s=meter.broker_s,
-            )
-
         bench.measure(
             "arrays",
-            {name: partial(run, name) for name in queues},
+            {
+                name: partial(_run, bench, address, name, way, pids[way.queue], count)
+                for name, way in ways.items()
+            },
             title="8 MB of float64 there and back, the median of a run",
             unit="ms",
             better="less",
@@ -127,6 +87,66 @@ def ask(bench: Bench) -> None:
             notes={"array": "1,000,000 float64", "calls": count},
             libraries=("pika",),
         )
+
+
+@contextmanager
+def _ways(address: Address, names: Collection[str]) -> Iterator[dict[str, Blocking]]:
+    """Connect who calls, by name."""
+    ways: dict[str, Blocking] = {}
+    with ExitStack() as stack:
+        caller = stack.enter_context(Caller(Topology.model_validate(TOPOLOGY), address.url))
+        caller.connect()
+        for pool, name in OURS.items():
+            ways[name] = Rabbitry(caller, pool)
+        for name, queue, serializer in (
+            (JSON, CELERY_QUEUES["prefork"], "json"),
+            (PICKLED, PICKLE_QUEUE, PICKLE),
+        ):
+            app = celery_app(address.url, serializer=serializer)
+            stack.callback(app.close)
+            ways[name] = CeleryRpc(app, queue)
+        if PIKA in names:
+            pika = ways[PIKA] = Pika(address)
+            stack.callback(pika.close)
+        yield {name: way for name, way in ways.items() if name in names}
+
+
+def _run(
+    bench: Bench,
+    address: Address,
+    name: str,
+    way: Blocking,
+    pids: Sequence[int],
+    count: int,
+) -> Run:
+    there, back = THERE.get(name, np.asarray), BACK.get(name, np.asarray)
+    seconds: list[float] = []
+
+    def work() -> int:
+        right = 0
+        for _ in range(count):
+            began = time.perf_counter()
+            found = back(way.call(there(ARRAY)))
+            seconds.append(time.perf_counter() - began)
+            right += _same(found)
+        return right
+
+    meter = metered(
+        bench,
+        address,
+        name,
+        queue=way.queue,
+        pids=pids,
+        count=count,
+        work=work,
+        again=way.again,
+    )
+    return Run(
+        value=1e3 * statistics.median(seconds),
+        jobs=count,
+        client_s=meter.client_s,
+        broker_s=meter.broker_s,
+    )
 
 
 def _same(found: Any) -> bool:
