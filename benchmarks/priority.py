@@ -73,11 +73,12 @@ above that is the way of a message: publish, RabbitMQ, acknowledgement, delivery
 job's run time for the median; the 99th percentile of a run's 30 high jobs is nearly its longest.
 
 All high jobs have priority 9 and all low ones wait in the same queue; quorum queues but where it
-says classic. Celery with its defaults fetches four jobs for each slot, and the high one waits
-behind those: on the classic queue with `x-max-priority` that its documentation describes, and on a
-quorum queue alike. Told to acknowledge late and to fetch one for each slot, it does what our worker
-does without being told. dramatiq by default fetches two for each thread, and can be told to fetch
-one. Fetching nothing ahead costs throughput where jobs are very short; `consume.py` measures that.
+says classic. Celery with its defaults fetches four jobs for each slot, acknowledges each when it
+begins, and the high one waits behind those that are fetched: on the classic queue with
+`x-max-priority` that its documentation describes, and on a quorum queue alike. Told to acknowledge
+late and to fetch one for each slot, it does what our worker does without being told. dramatiq by
+default fetches two for each thread, and can be told to fetch one. Fetching nothing ahead costs
+throughput where jobs are very short; `consume.py` measures that.
 
 Peers publish a high job without confirm, as they do by default; ours is confirmed, and its wait
 does not contain the confirm.
@@ -131,6 +132,7 @@ class Contender:
 def ask(bench: Bench) -> None:
     """Measure, in milliseconds."""
     waiting = bench.sized(WAITING, WAITING_SMALL)
+    highs = bench.sized(HIGHS, HIGHS_SMALL)
     with ExitStack() as stack:
         quorum = stack.enter_context(bench.virtual_host(TOPOLOGY))
         classic = stack.enter_context(bench.virtual_host(default_queue_type="classic"))
@@ -148,7 +150,7 @@ def ask(bench: Bench) -> None:
         for backlog in {id(each.backlog): each.backlog for each in contenders.values()}.values():
             backlog.fill(waiting + SPARE)
         runs: dict[str, Callable[[], Run]] = {
-            name: partial(_run, bench, name, each, folder, waiting)
+            name: partial(_run, bench, name, each, folder, waiting, highs)
             for name, each in contenders.items()
         }
         bench.measure(
@@ -159,7 +161,7 @@ def ask(bench: Bench) -> None:
             first=OURS,
             better="less",
             missing=missing,
-            notes={"low jobs waiting": waiting, "slots": SLOTS, "low job, ms": 1e3 * RUN_S},
+            notes={"low jobs waiting": waiting, "high jobs": highs, "slots": SLOTS},
             libraries=("dramatiq",),
             # Each run begins with a new worker.
             warm_up=False,
@@ -249,12 +251,11 @@ def _one_low_job() -> Run:
     return Run(value=found[50], latencies_ms=found)
 
 
-def _run(bench: Bench, name: str, each: Contender, folder: Path, waiting: int) -> Run:
+def _run(bench: Bench, name: str, each: Contender, folder: Path, waiting: int, highs: int) -> Run:
     told = folder / uuid.uuid4().hex
     told.mkdir()
     if ready(each.backlog.address, each.backlog.queue) < waiting:
         raise SystemExit(f"{name}: less than {waiting:,} low jobs wait")
-    highs = bench.sized(HIGHS, HIGHS_SMALL)
     gaps = np.random.default_rng(1).uniform(*GAPS_S, highs)
     environment = {**each.environment, TOLD: str(told)}
     log = told.with_suffix(".log")
