@@ -97,8 +97,9 @@ def classes(texts: list[str]) -> NDArray[np.intp]:
     """Return the class of each text, all of the same length."""
     hidden, output = _network()
     characters = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8)
-    inputs = characters.reshape(len(texts), CHARACTERS) / np.float32(127)
-    return np.argmax(np.tanh(inputs @ hidden) @ output, axis=1)
+    inputs = characters.reshape(len(texts), CHARACTERS) / np.float32(40) - 2
+    found: NDArray[np.intp] = np.argmax(np.tanh(inputs @ hidden) @ output, axis=1)
+    return found
 
 
 def _batch(texts: list[str]) -> list[int]:
@@ -110,7 +111,7 @@ def _batch(texts: list[str]) -> list[int]:
 @cache
 def _network() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     random = np.random.default_rng(1)
-    hidden = random.standard_normal((CHARACTERS, HIDDEN), dtype=np.float32) / CHARACTERS
+    hidden = random.standard_normal((CHARACTERS, HIDDEN), dtype=np.float32) / CHARACTERS**0.5
     return hidden, random.standard_normal((HIDDEN, CLASSES), dtype=np.float32)
 
 

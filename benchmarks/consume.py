@@ -83,10 +83,10 @@ def ask(bench: Bench) -> None:
     """Measure, in jobs a second."""
     with bench.virtual_host(TOPOLOGY) as address, tempfile.TemporaryDirectory() as folder:
         wide = dict.fromkeys(JOBS, WIDE)
-        title = f"no-op jobs a second, two slots, {WIDE} messages ahead"
+        title = f"no-op jobs a second, two slots (solo: one), {WIDE} messages ahead"
         _measure(bench, address, Path(folder), "consume.wide", title, wide)
         narrow = {name: POOLS.get(name.partition(", ")[2], SLOTS) for name in JOBS}
-        title = "no-op jobs a second, two slots, a message for each"
+        title = "no-op jobs a second, two slots (solo: one), a message for each"
         _measure(bench, address, Path(folder), "consume.narrow", title, narrow)
 
 
