@@ -53,8 +53,9 @@ their own. What they take for jobs one by one is in the tables of no-op jobs.
 
 **What is the same:** the jobs and their payload, the queue, two slots, and how many messages are
 held ahead, which is more than jobs one by one are usually given, in their favour. numpy computes in
-one thread for each process. The memory is that of all of a worker's processes, what they share
-counted once.
+one thread for each process. No round is left out: each run starts new processes, and is measured
+from when a tenth of its jobs are done. The memory is that of all of a worker's processes, what they
+share counted once.
 """
 
 # About a second's work.

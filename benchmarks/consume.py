@@ -51,8 +51,9 @@ worker, and the rates are those of a chain of wakings.
 each library's own format, and how many are held ahead by all slots together. dramatiq's slots are
 two processes of one thread, taskiq's, FastStream's and those of the bare clients two processes.
 FastStream is started by our own two processes, with its application's `run`: its command wants
-libraries in versions that others here cannot have. The memory is that of all of a worker's
-processes, what they share counted once.
+libraries in versions that others here cannot have. No round is
+left out: each run starts new processes, and is measured from when a tenth of its jobs are done. The
+memory is that of all of a worker's processes, what they share counted once.
 """
 
 OURS, CELERY = "rabbitry, prefork", "Celery, prefork"
