@@ -208,6 +208,8 @@ class JobConsumer(Consumer):  # type: ignore[misc]
 
     def on_close(self) -> None:
         """Forget what the lost connection brought and no slot has begun."""
+        if isinstance(self.pool, JobTaskPool):
+            self.pool.look_for_begun()
         for request in tuple(state.reserved_requests):
             if request.time_start is None and isinstance(request, (JobRequest, Batch)):
                 request.lost()

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Protocol
 
-from billiard.pool import EX_FAILURE, READY
+from billiard.pool import ACK, EX_FAILURE, READY
 from billiard.reduction import ForkingPickler
 from celery import current_app
 from celery.concurrency import asynpool
 
 from broker.receipt import Receipt
+from consumers.pool.begun import Begun
 from consumers.pool.inbox import Inbox, InboxEnd
 
 _size = Struct(">i").pack
@@ -39,16 +40,20 @@ class Replies(Protocol):
 class Outbox:
     """billiard's queue of results, which tells of several things in one write.
 
-    The result of a job waits for the word that the next has begun, while there is a next job at
-    hand: whoever would wait for one flushes first. The result of a call waits for its reply.
+    That a job has begun is noted, and told with the result of the one before or with its own. A
+    result waits while there is a next job at hand, until that begins: whoever would wait for one
+    flushes first. The result of a call waits for its reply.
 
     Args:
         queue: billiard's.
+        begun: where to note what begins.
         replies: of this process, if it sends any.
     """
 
-    def __init__(self, queue: Any, replies: Replies | None = None) -> None:
+    def __init__(self, queue: Any, begun: Begun, replies: Replies | None = None) -> None:
         self._queue = queue
+        self._begun = begun
+        self._word = b""
         self._writer = queue._writer
         self._reader = queue._reader
         self._replies = replies
@@ -60,16 +65,26 @@ class Outbox:
         self._told = threading.Condition(self._lock)
 
     def put(self, message: Any) -> None:
-        """Write a message, or hold it where it is a result.
+        """Write a message, or hold it where it is that a job begins, or its result.
 
         Raises:
             Exception: it cannot be pickled.
         """
         frame = _frame(message)
+        if message[0] == ACK:
+            number, _, at, *_ = message[1]
+            self._begun.note(number, at)
+            with self._lock:
+                if self._held:
+                    self._write(frame)
+                else:
+                    self._word = frame
+            return
         if message[0] != READY:
             with self._lock:
                 self._write(frame)
             return
+        frame, self._word = self._word + frame, b""
         replies = self._replies.unconfirmed() if self._replies is not None else ()
         if replies:
             self._put_after(replies, frame)
@@ -126,7 +141,13 @@ class JobChild(asynpool.Worker):  # type: ignore[misc]
 
     def __init__(self, inbox: Inbox, *args: Any, **options: Any) -> None:
         self._inbox = inbox
+        self._begun = Begun()
         super().__init__(*args, **options)
+
+    def contribute_to_object(self, obj: Any) -> Any:
+        """Give the worker's process what it knows this one by."""
+        obj.begun = self._begun
+        return super().contribute_to_object(obj)
 
     def after_fork(self) -> None:
         """Set up the process that was forked."""
@@ -136,7 +157,7 @@ class JobChild(asynpool.Worker):  # type: ignore[misc]
     def on_loop_start(self, pid: int) -> None:
         """Tell that the process is up; what it tells from now on is joined."""
         super().on_loop_start(pid)
-        self.outq = Outbox(self.outq, getattr(current_app, "replies", None))
+        self.outq = Outbox(self.outq, self._begun, getattr(current_app, "replies", None))
 
     def _make_child_methods(self, loads: Any = pickle.loads) -> None:
         self.wait_for_job = self._next

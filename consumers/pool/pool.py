@@ -15,7 +15,7 @@ from pickle import PickleBuffer
 from time import monotonic
 from typing import Any
 
-from billiard.pool import TERMINATE
+from billiard.pool import ACK, TERMINATE
 from celery.app.trace import fast_trace_task, trace_task_ret
 from celery.concurrency import prefork
 from celery.concurrency.asynpool import AsynPool
@@ -33,8 +33,8 @@ logger = get_logger("rabbitry.pool")
 _TRACERS = (fast_trace_task, trace_task_ret)
 _DECODED = ("args", "kwargs")
 _ARRAYS = (ARRAYS_JSON, ARRAYS_MSGPACK)
-# Between looks for jobs that have run too long.
-LIMITS_S = 0.1
+# Between looks for jobs that have begun, and for those that have run too long.
+LOOK_S = 0.1
 # Between a process's last breath and its end.
 ENDING_S = 0.02
 # How long a process that has taken a job may need to say so.
@@ -133,7 +133,17 @@ class JobPool(AsynPool):  # type: ignore[misc]
             # Its pipes are closed, and the system still ends it; Celery looks again in 5 s.
             hub.call_later(ENDING_S, self.maintain_pool)
 
+    def look_for_begun(self) -> None:
+        """Note the jobs that processes have begun and not told of yet."""
+        for proc in tuple(self._pool):
+            last = proc.begun.last()
+            job = None if last is None else self._cache.get(last[0])
+            if last is not None and job is not None and not job._accepted:
+                number, at = last
+                self._result_handler.on_state_change((ACK, (number, None, at, proc.pid, None)))
+
     def _join_exited_workers(self, shutdown: bool = False) -> Any:
+        self.look_for_begun()
         exited = super()._join_exited_workers(shutdown=shutdown)
         if exited and not shutdown and self._hub is not None:
             self._look_for_taken()
@@ -191,7 +201,7 @@ class JobPool(AsynPool):  # type: ignore[misc]
         # Celery sets a timer for each job, which its heap keeps until the limit is over.
         self.on_timeout_set = self._limit
         self.on_timeout_cancel = self._unlimit
-        hub.call_repeatedly(LIMITS_S, self._check_limits)
+        hub.call_repeatedly(LOOK_S, self._check_limits)
 
     def _limit(self, job: Any, soft_s: float | None, hard_s: float | None) -> None:
         if soft_s or hard_s:
@@ -202,6 +212,7 @@ class JobPool(AsynPool):  # type: ignore[misc]
         self._limited.pop(job._job, None)
 
     def _check_limits(self) -> None:
+        self.look_for_begun()
         now = monotonic()
         if not any(_over(job, now) for job in self._limited.values()):
             return
@@ -263,6 +274,11 @@ class JobTaskPool(prefork.TaskPool):  # type: ignore[misc]
     """Celery's pool of processes, with jobs that wait in one inbox."""
 
     Pool = JobPool
+
+    def look_for_begun(self) -> None:
+        """Note the jobs that processes have begun and not told of yet, while there are any."""
+        if self._pool is not None:
+            self._pool.look_for_begun()
 
     def recall(self) -> list[Any]:
         """Take back the requests that no process has begun."""

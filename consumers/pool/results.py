@@ -9,6 +9,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
+from billiard.pool import ACK
 from celery.concurrency import asynpool
 
 READ_BYTES = 64 * 2**10
@@ -64,11 +65,17 @@ class JobResults(asynpool.ResultHandler):  # type: ignore[misc]
                     break
                 at = start + size
                 message = pickle.loads(view[start:at])
-                if message:
+                if message and not self._is_known(message):
                     self.on_state_change(message)
         finally:
             if at < end:
                 self._buffers[fileno] = bytearray(view[at:])
+
+    def _is_known(self, message: Any) -> bool:
+        """Say whether somebody has looked before it was told that a job has begun."""
+        kind, args = message
+        job = self.cache.get(args[0]) if kind == ACK else None
+        return job is not None and bool(job._accepted)
 
     def _make_process_result(self, hub: Any) -> Callable[[int], None]:
         def on_readable(fileno: int) -> None:

@@ -149,7 +149,7 @@ def test_a_hard_limit_ends_the_process_and_a_soft_one_tells_it(turning, tmp_path
 def test_what_ended_in_time_is_done_however_late_the_pool_looks(turning, tmp_path) -> None:
     pool = turning(1)
     pool.run(hold, tmp_path, timeout=1.0)
-    pool.until(lambda: list(tmp_path.iterdir()), "it to run")
+    pool.until(lambda: pool.pool._limited, "it to run")
     (job,) = pool.pool._limited.values()
     (tmp_path / "go").touch()
     # The loop does not turn meanwhile, as where another callback takes its time.

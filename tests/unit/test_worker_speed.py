@@ -9,16 +9,18 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from struct import pack
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from amqp.exceptions import UnexpectedFrame
-from billiard.pool import ACK, READY
+from billiard.pool import ACK, DEATH, READY
 from billiard.queues import _SimpleQueue
 from celery.app.trace import fast_trace_task
 
 from broker.body import encode
+from consumers.pool.begun import Begun
 from consumers.pool.child import Outbox
 from consumers.pool.inbox import SMALL_BYTES, Inbox, InboxEnd
 from consumers.pool.pool import payload_of
@@ -129,29 +131,52 @@ class Results(JobResults):
 
     def __init__(self) -> None:
         self._buffers: dict[int, bytearray] = {}
+        self.cache: dict[int, Any] = {}
         self.seen: list[Any] = []
 
     def on_state_change(self, message: Any) -> None:
         self.seen.append(message)
 
 
-def test_a_result_is_told_with_the_next_beginning_or_when_there_is_none(pipe) -> None:
-    results, outbox = Results(), Outbox(pipe)
-    reader = pipe._reader.fileno()
-    begun, ready = (ACK, (1,)), (READY, (1, "result"))
-    outbox.put(begun)
+def begins(number: int) -> Any:
+    return (ACK, (number, None, number + 0.5, 77, None))
+
+
+def test_a_beginning_is_noted_and_told_with_a_result(pipe) -> None:
+    begun, results = Begun(), Results()
+    outbox, reader = Outbox(pipe, begun), pipe._reader.fileno()
+    assert begun.last() is None
+    outbox.put(begins(0))
+    assert begun.last() == (0, 0.5)
+    assert not results.read(reader)
+    assert results.seen == []
+    ready = (READY, (0, "result"))
     outbox.put(ready)
     assert not results.read(reader)
-    assert results.seen == [begun]
-    outbox.put((ACK, (2,)))
+    # What it has must not wait until the next is done.
+    outbox.put(begins(1))
     results.read(reader)
-    assert results.seen == [begun, ready, (ACK, (2,))]
-    outbox.put((READY, (2, "x" * 30_000)))
+    assert results.seen == [begins(0), ready, begins(1)]
+    outbox.put((READY, (1, "x" * 30_000)))
     outbox.flush()
     outbox.flush()
     results.read(reader)
-    assert results.seen[-1] == (READY, (2, "x" * 30_000))
-    assert len(results.seen) == 4
+    assert results.seen[3:] == [(READY, (1, "x" * 30_000))]
+
+
+def test_what_somebody_has_looked_at_is_not_told_again(pipe) -> None:
+    results = Results()
+    outbox = Outbox(pipe, Begun())
+    results.cache = {
+        number: SimpleNamespace(_accepted=known) for number, known in ((1, True), (2, False))
+    }
+    for number in (1, 2, 3):
+        outbox.put(begins(number))
+        outbox.put((READY, (number,)))
+    outbox.flush()
+    results.read(pipe._reader.fileno())
+    assert [args[0] for kind, args in results.seen if kind == ACK] == [2, 3]
+    assert [args[0] for kind, args in results.seen if kind == READY] == [1, 2, 3]
 
 
 class Confirmed:
@@ -187,7 +212,7 @@ def test_the_result_of_a_call_is_told_when_its_replies_are_confirmed_and_no_othe
     pipe,
 ) -> None:
     results, replies = Results(), Replies()
-    outbox = Outbox(pipe, replies)
+    outbox = Outbox(pipe, Begun(), replies)
     reader = pipe._reader.fileno()
     slow, batch, plain = (READY, (1,)), (READY, (2,)), (READY, (3,))
     receipts = [Confirmed() for _ in range(3)]
@@ -211,7 +236,7 @@ def test_the_result_of_a_call_is_told_when_its_replies_are_confirmed_and_no_othe
 
 def test_a_process_ends_when_its_replies_are_confirmed(pipe) -> None:
     results, replies = Results(), Replies()
-    outbox = Outbox(pipe, replies)
+    outbox = Outbox(pipe, Begun(), replies)
     receipt = Confirmed()
     replies.of_job = [receipt]
     outbox.put((READY, (1,)))
@@ -226,8 +251,8 @@ def test_a_process_ends_when_its_replies_are_confirmed(pipe) -> None:
 
 
 def test_results_are_read_wherever_they_are_cut(pipe) -> None:
-    outbox = Outbox(pipe)
-    messages = [(ACK, (number, "x" * number)) for number in (0, 3, 300)]
+    outbox = Outbox(pipe, Begun())
+    messages = [(DEATH, (number, "x" * number)) for number in (0, 3, 300)]
     for message in messages:
         outbox.put(message)
     data = os.read(pipe._reader.fileno(), 100_000)
