@@ -10,13 +10,13 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import amqp
-import amqp.exceptions
+from amqp.exceptions import AMQPError, NotFound
 from celery import Celery
 from kombu import pools
 
@@ -79,8 +79,8 @@ class Plain:
             return _READY.search(daemon.log) if self.consumers(queue) > others else None
 
         name = until(ready, timeout_s=60, what="the worker to consume")[1]
-        # What arrives in the first moment of its loop may be left lying until something else
-        # comes, which is no fault that is looked at here: the second answer comes from its loop.
+        # In the first moment of its loop it catches whatever a message causes; the second answer
+        # comes after that.
         with self.client() as client:
             for _ in range(2):
                 until(lambda: client.control.ping([name], timeout=1, limit=1), 30, "an answer")
@@ -118,6 +118,9 @@ class Plain:
         try:
             yield client
         finally:
+            # Closed in order, so that RabbitMQ has read what was sent: a pool only drops its own.
+            with suppress(OSError, AMQPError):
+                client.pool.acquire(block=True).close()
             client.close()
             pools.reset()
 
@@ -198,7 +201,7 @@ class Plain:
         """Return how many consumers a queue has that may not be there yet."""
         try:
             return consumers_of(self.address, queue)
-        except amqp.exceptions.NotFound:
+        except NotFound:
             return 0
 
     def lines(self) -> list[Line]:

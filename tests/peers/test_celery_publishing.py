@@ -48,8 +48,11 @@ def taken(plain: Plain, count: int = 1) -> list[Any]:
 
 def test_what_was_published_is_lost_when_rabbitmq_is_killed(hurt: Hurt, plain_hurt: Plain) -> None:
     plain_hurt.declare(QUEUE)
-    plain_hurt.send("work", count=SENT)
-    hurt.kill()
+    with plain_hurt.client() as client:
+        for _ in range(SENT):
+            plain_hurt.published.add(client.send_task("work").id)
+        # Each has returned as if all were well.
+        hurt.kill()
     hurt.start()
     ledger = plain_hurt.ledger()
     sys.stdout.write(f"{ledger.summary()}\n")
