@@ -27,6 +27,10 @@ from broker.errors import (
 
 OLDEST_VERSION = "4.0"
 
+# RabbitMQ closes a connection that was idle for 5 s, as httpx would by itself: a request that is
+# sent in that moment gets no answer.
+_KEPT_S = 2.5
+
 _MANAGEMENT_HINT = (
     "enable RabbitMQ's management plugin (`rabbitmq-plugins enable rabbitmq_management`),"
     " or name its address in RABBITRY_MANAGEMENT_URL"
@@ -55,6 +59,7 @@ class Management:
         self._client = httpx.Client(
             auth=httpx.BasicAuth(address.user, address.password),
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+            limits=httpx.Limits(keepalive_expiry=_KEPT_S),
             # False: a proxy in the environment must not catch the traffic to RabbitMQ, and
             # a .netrc must not replace the user.
             trust_env=False,

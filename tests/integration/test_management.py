@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -187,6 +188,44 @@ def test_silence_ends_at_the_timeout() -> None:
                 management.version()
         finally:
             silent.set()
+
+
+def test_a_connection_that_rabbitmq_may_be_closing_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s, clients = [1000.0], []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            clients.append(self.client_address)
+            self.send_response(200)
+            self.send_header("content-length", "2")
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    # How long a connection has been idle.
+    clock = SimpleNamespace(monotonic=lambda: now_s[0])
+    monkeypatch.setattr("httpcore._sync.http11.time", clock)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with at(f"http://127.0.0.1:{http.server_address[1]}") as management:
+                for idle_s in (0.0, 1.0, 4.5):
+                    now_s[0] += idle_s
+                    assert management.get("queues") == []
+        finally:
+            http.shutdown()
+            thread.join()
+    first, second, third = clients
+    assert first == second
+    assert second != third
 
 
 def test_a_proxy_in_the_environment_is_not_asked(
