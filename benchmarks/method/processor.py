@@ -69,14 +69,16 @@ class Meter:
         `resident_mib` is what the contender's processes have at this moment, pages that they
         share counted once; see `highest_mib` for one process's peak.
         """
-        ended = time.perf_counter()
+        ended, own_s = time.perf_counter(), time.process_time()
         client_s, broker_s = self._taken()
+        # Of this process, where it is one of those that are measured.
+        looked_s = time.process_time() - own_s
         began, client_began, broker_began = self._began
         self.seconds = ended - began
-        self.client_s = client_s - client_began
         self.broker_s = None if self._rabbitmq is None else broker_s - broker_began
         table = processes()
         pids = {*self._alone, *(each for tree in self._trees for each in family(table, tree))}
+        self.client_s = client_s - client_began - (looked_s if os.getpid() in pids else 0.0)
         self.resident_mib = sum(resident_mib(each) for each in pids)
 
     def _taken(self) -> tuple[float, float]:
