@@ -1,0 +1,1 @@
+"""How it grows: with the daemons, with the jobs that wait, and with their size."""
