@@ -148,6 +148,8 @@ def _measure(
         missing=missing,
         libraries=LIBRARIES,
         notes={"window": WINDOW, "argument_bytes": SIZE_BYTES},
+        # Each run is a new process, which has warmed up when its jobs begin to count.
+        warm_up=not bench.small,
     )
 
 
