@@ -8,6 +8,7 @@ no more messages than there are slots.
 
 from __future__ import annotations
 
+import gc
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -52,6 +53,9 @@ class JobPool(AsynPool):  # type: ignore[misc]
         self._hub: Any = None
         self._waits_for_room = False
         self.Worker = partial(JobChild, self._inbox)
+        # The collector writes to every object that it looks at, and a page that is written to is no
+        # longer shared with the processes that are forked here: it leaves alone what there is now.
+        gc.freeze()
         super().__init__(*args, **options)
         self._stop_task_handler = self._end_children
 
