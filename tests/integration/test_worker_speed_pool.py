@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -36,6 +37,18 @@ def outlive(folder: Path) -> str:
     except SoftTimeLimitExceeded:
         return "told"
     return "not told"
+
+
+def collect() -> int:
+    """Return how many bytes this process no longer shares, for having collected garbage."""
+    before = unshared_bytes()
+    gc.collect()
+    return unshared_bytes() - before
+
+
+def unshared_bytes() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private"))
 
 
 class Turning:
@@ -159,3 +172,13 @@ def test_what_ended_in_time_is_done_however_late_the_pool_looks(turning, tmp_pat
     pool.pool._check_limits()
     assert (pool.done, pool.failed) == ([process.pid], [])
     assert process.is_alive()
+
+
+def test_collecting_garbage_leaves_the_memory_shared_that_a_process_began_with(turning) -> None:
+    # Some 30 MB that a collector would write to.
+    of_the_worker = [[each] for each in range(300_000)]
+    pool = turning(1)
+    pool.run(collect)
+    pool.until(lambda: pool.done, "the memory")
+    assert pool.done[0] < 3_000_000
+    assert len(of_the_worker) == 300_000
