@@ -71,6 +71,7 @@ TOPOLOGY = {
     },
 }
 WARM_UP = 500
+GATHERED = 500
 LIBRARIES = ("dramatiq", "pika", "aio-pika", "taskiq", "taskiq-aio-pika", "faststream", "uvloop")
 OUTSIDE = "left out of the small version"
 
@@ -89,7 +90,7 @@ class Contender:
     name: str
     count: int
     small: int | None = None
-    together: int = 500
+    together: int = GATHERED
 
 
 MANY, WAITED = "rabbitry, many", "rabbitry, waited for"
@@ -147,7 +148,7 @@ def _measure(
         first=next(iter(contenders)),
         missing=missing,
         libraries=LIBRARIES,
-        notes={"window": WINDOW, "argument_bytes": SIZE_BYTES},
+        notes={"window": WINDOW, "gathered": GATHERED, "argument_bytes": SIZE_BYTES},
         # Each run is a new process, which has warmed up when its jobs begin to count.
         warm_up=not bench.small,
     )
