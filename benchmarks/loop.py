@@ -18,7 +18,7 @@ def run(asking: Coroutine[Any, Any, T]) -> T:
 def new() -> asyncio.AbstractEventLoop:
     """Make the loop that taskiq and FastStream take where it is, else asyncio's."""
     try:
-        from uvloop import new_event_loop
+        import uvloop
     except ImportError:
-        from asyncio import new_event_loop
-    return new_event_loop()
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
