@@ -1,7 +1,8 @@
 """Measurements as pictures: the median of each contender, with its least and its most.
 
 Where all contenders of a measurement are named ``who: where``, such as ``rabbitry: 4 workers``, and
-each has three places or more, the places are joined: a curve for each.
+each has three places or more, the places are joined: a curve for each, on a logarithmic scale where
+they lie far apart.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ BAR_IN = 0.32
 TITLE_IN = 0.75
 LINES_IN = 3.0
 FEWEST_PLACES = 3
+FAR_APART = 50
 OURS, PEERS, SPREAD, TEXT = "#d9662b", "#7b94ad", "#33414e", "#1f2933"
 PEERS_TOO = (PEERS, "#4f9d77", "#8a6fb0", "#b8a13c")
 # A page may be read on dark ground: the picture brings its own.
@@ -78,11 +80,10 @@ def _height_in(record: Record) -> float:
 def _lines(axes: Any, record: Record, curves: Mapping[str, Mapping[str, Sequence[Run]]]) -> None:
     places = list(dict.fromkeys(where for each in curves.values() for where in each))
     peers = iter(PEERS_TOO)
-    highest = 0.0
+    every = [run.value for each in curves.values() for runs in each.values() for run in runs]
     for who, each in curves.items():
         values = [[run.value for run in runs] for runs in each.values()]
         middles = [float(np.median(them)) for them in values]
-        highest = max(highest, *(max(them) for them in values))
         axes.errorbar(
             [places.index(where) for where in each],
             middles,
@@ -94,7 +95,11 @@ def _lines(axes: Any, record: Record, curves: Mapping[str, Mapping[str, Sequence
             capsize=2,
         )
     axes.set_xticks(range(len(places)), places)
-    axes.set_ylim(0, highest * 1.08)
+    if max(every) > FAR_APART * min(every) > 0:
+        axes.set_yscale("log")
+        axes.minorticks_off()
+    else:
+        axes.set_ylim(0, max(every) * 1.08)
     axes.yaxis.set_major_formatter(lambda value, _: figure(value) if value else "0")
     axes.grid(axis="y", color="#dde3e8")
     axes.legend(frameon=False, loc="best")

@@ -128,6 +128,20 @@ def test_contenders_that_are_measured_in_several_places_become_curves(tmp_path: 
     assert text.count(">4 workers</text>") == 1
 
 
+@pytest.mark.parametrize(("most", "shown"), [(2_000.0, ">0</text>"), (2_000_000.0, ">1,000,000<")])
+def test_curves_that_lie_far_apart_are_on_a_logarithmic_scale(
+    tmp_path: Path, most: float, shown: str
+) -> None:
+    path = tmp_path / "benchmark-scale.svg"
+    values = {"100 B": most, "1 MB": 1_500.0, "8 MB": 1_000.0}
+    runs = {f"rabbitry: {size}": [{"value": value}] for size, value in values.items()}
+    first = "rabbitry: 100 B"
+    charts.draw(path, [Record.of({**RECORD.document(), "runs": runs, "first": first})])
+    text = path.read_text()
+    assert shown in text
+    assert (">0</text>" in text) == (most < 50_000), "a logarithmic scale has no zero"
+
+
 def test_what_is_kept_gives_way_to_what_was_measured_later_each_size_by_itself(
     tmp_path: Path,
 ) -> None:
