@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.answering import answering, metered
-from benchmarks.callers import Blocking, CeleryRpc, Pika, Rabbitry
-from benchmarks.echoes import (
+from benchmarks.calling.answering import answering, metered
+from benchmarks.calling.callers import Blocking, CeleryRpc, Pika, Rabbitry
+from benchmarks.calling.echoes import (
     CELERY_QUEUES,
     PICKLE,
     PICKLE_QUEUE,

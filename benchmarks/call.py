@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
-from benchmarks.answering import answering, metered
-from benchmarks.callers import (
+from benchmarks.calling.answering import answering, metered
+from benchmarks.calling.callers import (
     Awaited,
     CeleryRpc,
     Loop,
@@ -24,7 +24,7 @@ from benchmarks.callers import (
     aio_pika_call,
     faststream_call,
 )
-from benchmarks.echoes import (
+from benchmarks.calling.echoes import (
     AIO_PIKA_QUEUE,
     CELERY_QUEUES,
     FASTSTREAM_QUEUE,
@@ -47,8 +47,9 @@ MEANING = """\
 **One call at a time** is what a web page waits for when it asks a job for something. The floor is
 bare pika: a request into a quorum queue, the body sent back by direct reply-to, and no task, no
 contract, no pool, nothing confirmed. Our ratio to it is the price of what it has not: a request
-that is confirmed, and comes back where no queue takes it; a reply that outlives a lost connection;
-and, with prefork, the way to a process of the pool and back, which `threads` and `solo` spare.
+that is confirmed, and comes back where no queue takes it; a reply that outlives a lost connection,
+and that RabbitMQ has confirmed before its request is acknowledged; and, with prefork, the way to a
+process of the pool and back, which `threads` and `solo` spare.
 Celery's `rpc://` declares its queue of replies anew for each call.
 
 **With 2,000 outstanding** a caller sends all requests and then waits for all replies. The ratio to

@@ -6,23 +6,18 @@ times. What is measured is the time from the call that publishes a high job unti
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks.backlog import Backlog
 from benchmarks.method import (
-    PYTHON,
     Bench,
     Ledger,
     Meter,
@@ -36,31 +31,8 @@ from benchmarks.method import (
     until,
 )
 from benchmarks.method.command import alone
-from benchmarks.ranked import (
-    CELERY_HIGH,
-    CELERY_QUEUE,
-    DEAD_QUEUE,
-    DEFAULTS,
-    DRAMATIQ_DEAD_QUEUE,
-    DRAMATIQ_QUEUE,
-    HIGH,
-    HIGH_PRIORITY,
-    LATE,
-    LOW,
-    QUEUE,
-    RUN_S,
-    SLOTS,
-    TOLD,
-    TOPOLOGY,
-    URL,
-    celery_app,
-    dramatiq_broker,
-    told_in,
-    work,
-)
-from broker.connection import Address
-from broker.topology import Topology
-from producers.publisher import Publisher
+from benchmarks.ranking.contenders import CELERY, DRAMATIQ, Contender, celery, dramatiq, rabbitry
+from benchmarks.ranking.jobs import HIGH, LOW, RUN_S, SLOTS, TOLD, TOPOLOGY, told_in, work
 
 ASKS = "How long does a job of high priority wait behind 100,000 low ones?"
 MEANING = """\
@@ -95,38 +67,7 @@ STILL_S = 0.5
 TIMEOUT_S = 60.0
 ONE_LOW = "one low job"
 OURS = "rabbitry"
-# The queue's type, and what is said about how much is fetched ahead.
-CELERY = {
-    "Celery, classic queue": ("classic", DEFAULTS),
-    "Celery": ("quorum", DEFAULTS),
-    f"Celery, prefetch {SLOTS}": ("quorum", LATE),
-}
-DRAMATIQ: dict[str, tuple[str, dict[str, str]]] = {
-    "dramatiq, classic queue": ("classic", {}),
-    # For each process.
-    f"dramatiq, prefetch {SLOTS}": ("quorum", {"dramatiq_queue_prefetch": "1"}),
-}
-LOGLEVEL = "WARNING"
 OUTSIDE = "left out of the small version"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contender:
-    """A worker and how its high jobs are published.
-
-    Attributes:
-        backlog: the queue that it consumes.
-        command: that starts it.
-        environment: added to its own.
-        send: publishes the high job of a number.
-        rest: makes it take no further jobs; None where it does so when it is told to end.
-    """
-
-    backlog: Backlog
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    send: Callable[[int], Any]
-    rest: Callable[[], Any] | None = None
 
 
 def ask(bench: Bench) -> None:
@@ -137,16 +78,16 @@ def ask(bench: Bench) -> None:
         quorum = stack.enter_context(bench.virtual_host(TOPOLOGY))
         classic = stack.enter_context(bench.virtual_host(default_queue_type="classic"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        contenders = {OURS: _rabbitry(stack, quorum, folder)}
+        contenders = {OURS: rabbitry(stack, quorum, folder)}
         missing = {}
         if bench.small:
             missing = dict.fromkeys((*CELERY, *DRAMATIQ), OUTSIDE)
         else:
-            contenders |= _celery(stack, quorum, classic)
+            contenders |= celery(stack, quorum, classic)
             if why := lacking("dramatiq"):
                 missing = dict.fromkeys(DRAMATIQ, why)
             else:
-                contenders |= _dramatiq(stack, quorum, classic)
+                contenders |= dramatiq(stack, quorum, classic)
         for backlog in {id(each.backlog): each.backlog for each in contenders.values()}.values():
             backlog.fill(waiting + SPARE)
         runs: dict[str, Callable[[], Run]] = {
@@ -166,79 +107,6 @@ def ask(bench: Bench) -> None:
             # Each run begins with a new worker.
             warm_up=False,
         )
-
-
-def _rabbitry(stack: ExitStack, address: Address, folder: Path) -> Contender:
-    topology = folder / "topology.yaml"
-    # JSON is YAML.
-    topology.write_text(json.dumps(TOPOLOGY))
-    publisher = stack.enter_context(Publisher(Topology.model_validate(TOPOLOGY), address.url))
-    return Contender(
-        backlog=Backlog(address=address, queue=QUEUE, dead=DEAD_QUEUE),
-        command=(*PYTHON, "rabbitry", "worker", "run", "ranked", "--loglevel", LOGLEVEL),
-        environment={"RABBITRY_TOPOLOGY": str(topology), "RABBITRY_URL": address.url},
-        send=lambda number: publisher.publish(HIGH, number, time.monotonic_ns()),
-    )
-
-
-def _celery(stack: ExitStack, quorum: Address, classic: Address) -> dict[str, Contender]:
-    backlogs = {
-        "quorum": Backlog(address=quorum, queue=CELERY_QUEUE),
-        "classic": Backlog(address=classic, queue=CELERY_QUEUE),
-    }
-    found = {}
-    for name, (queue_type, style) in CELERY.items():
-        backlog = backlogs[queue_type]
-        app = celery_app(backlog.address.url, queue_type=queue_type, style=style)
-        stack.callback(app.close)
-        if queue_type == "classic":
-            _declare(app)
-        found[name] = Contender(
-            backlog=backlog,
-            command=(
-                *(*PYTHON, "celery", "-A", f"benchmarks.ranked:celery_{queue_type}_{style}"),
-                *("worker", "-Q", CELERY_QUEUE, "-c", str(SLOTS), "--loglevel", LOGLEVEL),
-            ),
-            environment={URL: backlog.address.url},
-            send=partial(_send_celery, app),
-            # Told to end while jobs come in, its pool may wait half a minute for nothing.
-            rest=partial(app.control.cancel_consumer, CELERY_QUEUE),
-        )
-    return found
-
-
-def _declare(app: Any) -> None:
-    with app.connection_for_write() as connection:
-        app.amqp.queues[CELERY_QUEUE](connection.default_channel).declare()
-
-
-def _send_celery(app: Any, number: int) -> None:
-    app.send_task(CELERY_HIGH, (number, time.monotonic_ns()), priority=HIGH_PRIORITY)
-
-
-def _dramatiq(stack: ExitStack, quorum: Address, classic: Address) -> dict[str, Contender]:
-    found = {}
-    for name, (queue_type, environment) in DRAMATIQ.items():
-        address = classic if queue_type == "classic" else quorum
-        broker = dramatiq_broker(address.url, queue_type=queue_type)
-        stack.callback(broker.close)
-        broker.declare_queue(DRAMATIQ_QUEUE, ensure=True)
-        found[name] = Contender(
-            backlog=Backlog(address=address, queue=DRAMATIQ_QUEUE, dead=DRAMATIQ_DEAD_QUEUE),
-            command=(
-                *(*PYTHON, "dramatiq", f"benchmarks.ranked:dramatiq_{queue_type}"),
-                *("--processes", str(SLOTS), "--threads", "1", "--skip-logging"),
-            ),
-            environment={URL: address.url, **environment},
-            send=partial(_send_dramatiq, broker),
-        )
-    return found
-
-
-def _send_dramatiq(broker: Any, number: int) -> None:
-    broker.get_actor("high").send_with_options(
-        args=(number, time.monotonic_ns()), broker_priority=HIGH_PRIORITY
-    )
 
 
 def _one_low_job() -> Run:

@@ -6,20 +6,20 @@ import time
 
 import pytest
 
-from benchmarks import ranked
-from benchmarks.priority import CELERY, DRAMATIQ
-from benchmarks.ranked import HIGH, LOW, RUN_S, told_in
+from benchmarks.ranking import jobs
+from benchmarks.ranking.contenders import CELERY, DRAMATIQ
+from benchmarks.ranking.jobs import HIGH, LOW, RUN_S, told_in
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv(ranked.TOLD, str(tmp_path))
+    monkeypatch.setenv(jobs.TOLD, str(tmp_path))
     return tmp_path
 
 
 def test_a_high_job_tells_how_long_it_waited(folder) -> None:
     before_ns = time.monotonic_ns()
-    ranked.run_high(7, before_ns - 5_000_000)
+    jobs.run_high(7, before_ns - 5_000_000)
     after_ns = time.monotonic_ns()
     [(number, wait_ns)] = told_in(folder, HIGH)
     assert number == 7
@@ -28,7 +28,7 @@ def test_a_high_job_tells_how_long_it_waited(folder) -> None:
 
 def test_a_low_job_tells_that_it_was_run_when_it_has_held_its_slot(folder) -> None:
     began = time.perf_counter()
-    ranked.run_low(3)
+    jobs.run_low(3)
     assert time.perf_counter() - began >= RUN_S
     assert told_in(folder, LOW) == [(3, 0)]
     assert told_in(folder, HIGH) == []

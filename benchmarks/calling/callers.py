@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from benchmarks import loop
-from benchmarks.echoes import AIO_PIKA_QUEUE, FASTSTREAM_QUEUE, PIKA_QUEUE, QUEUES
+from benchmarks.calling.echoes import AIO_PIKA_QUEUE, FASTSTREAM_QUEUE, PIKA_QUEUE, QUEUES
 from broker.connection import Address
 from producers.caller import Caller
 

@@ -1,8 +1,8 @@
 """Who answers in `benchmarks.call` and `benchmarks.arrays`: one job that returns what it is given.
 
 Each worker is what its own documentation says, with two slots, 64 messages fetched ahead and an
-acknowledgement after its reply. `python -m benchmarks.echoes NAME` runs those that have no command
-of their own. Nothing is imported but what the one that is asked for needs.
+acknowledgement after its reply. `python -m benchmarks.calling.echoes NAME` runs those that have no
+command of their own. Nothing is imported but what the one that is asked for needs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TOPOLOGY: dict[str, Any] = {
         queue: {
             "exchange": EXCHANGE,
             "routing_key": queue,
-            "task": f"benchmarks.echoes:{pool}",
+            "task": f"benchmarks.calling.echoes:{pool}",
         }
         for pool, queue in QUEUES.items()
     },
@@ -93,7 +93,7 @@ def celery_app(url: str, *, serializer: str = "json") -> Any:
     )
     for queue in queues:
 
-        @app.task(name=queue)  # type: ignore[untyped-decorator]
+        @app.task(name=queue, shared=False)  # type: ignore[untyped-decorator]
         def echo(value: object) -> object:
             return value
 

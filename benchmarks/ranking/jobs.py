@@ -44,11 +44,11 @@ TOPOLOGY: dict[str, Any] = {
         CELERY_QUEUE: {"bindings": [{"exchange": EXCHANGE, "routing_key": "celery.#"}]},
     },
     "jobs": {
-        LOW: {**_LOW, "routing_key": "ours.low", "task": "benchmarks.ranked:low"},
+        LOW: {**_LOW, "routing_key": "ours.low", "task": "benchmarks.ranking.jobs:low"},
         HIGH: {
             "exchange": EXCHANGE,
             "routing_key": "ours.high",
-            "task": "benchmarks.ranked:high",
+            "task": "benchmarks.ranking.jobs:high",
             "priority": HIGH_PRIORITY,
         },
         CELERY_LOW: {**_LOW, "routing_key": "celery.low"},
@@ -146,8 +146,8 @@ def celery_app(url: str, *, queue_type: str, style: str) -> Any:
         app.conf.update(
             task_acks_late=True, task_reject_on_worker_lost=True, worker_prefetch_multiplier=1
         )
-    app.task(name=CELERY_LOW)(run_low)
-    app.task(name=CELERY_HIGH)(run_high)
+    app.task(name=CELERY_LOW, shared=False)(run_low)
+    app.task(name=CELERY_HIGH, shared=False)(run_high)
     return app
 
 

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from benchmarks.method import Ledger, ready, tally, wait_ready
-from benchmarks.ranked import CELERY_LOW, DRAMATIQ_QUEUE, LOW, QUEUE, TOPOLOGY, dramatiq_broker
+from benchmarks.ranking.jobs import (
+    CELERY_LOW,
+    DRAMATIQ_QUEUE,
+    LOW,
+    QUEUE,
+    TOPOLOGY,
+    dramatiq_broker,
+)
 from broker.body import Body
 from broker.connection import Address
 from broker.contracts import Job

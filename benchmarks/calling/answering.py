@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.echoes import (
+from benchmarks.calling.echoes import (
     CELERY_QUEUES,
     PICKLE,
     PICKLE_QUEUE,
@@ -99,13 +99,13 @@ def _commands(queue: str) -> list[tuple[str, ...]]:
             return [_celery(queue, pool, "json")]
     if queue == PICKLE_QUEUE:
         return [_celery(queue, "prefork", PICKLE)]
-    return [(*PYTHON, "benchmarks.echoes", queue)] * SLOTS
+    return [(*PYTHON, "benchmarks.calling.echoes", queue)] * SLOTS
 
 
 def _celery(queue: str, pool: str, serializer: str) -> tuple[str, ...]:
     count = slots(pool)
     return (
-        *(*PYTHON, "celery", "-A", f"benchmarks.echoes:celery_{serializer}", "worker"),
+        *(*PYTHON, "celery", "-A", f"benchmarks.calling.echoes:celery_{serializer}", "worker"),
         *("-Q", queue, "-P", pool, "-c", str(count), "-n", f"{serializer}.{pool}@%h"),
         *("--prefetch-multiplier", str(WIDE // count), "--loglevel", LOGLEVEL),
     )

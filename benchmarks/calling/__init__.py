@@ -1,0 +1,1 @@
+"""Who calls and who answers in `benchmarks.call` and `benchmarks.arrays`."""
