@@ -98,7 +98,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     here = Path(__file__).resolve().parents[1]
-    known = [name for name in (*QUESTIONS, "calls") if (here / f"{name}.py").exists()]
+    known = [name for name in QUESTIONS if (here / f"{name}.py").exists()]
     unknown = [name for name in options.questions if name not in known]
     if unknown:
         parser.error(f"there is no question {unknown[0]!r}; there are: {', '.join(known)}")
@@ -112,9 +112,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 def _ask(name: str, bench: Bench) -> bool:
     """Ask one question; where it fails, say so, so that the others are asked."""
     try:
-        module = import_module(f"benchmarks.{name}")
-        # Those that are not yet of this method bring their own.
-        module.ask(bench) if hasattr(module, "ask") else module.main()
+        import_module(f"benchmarks.{name}").ask(bench)
     except RabbitryError as exc:
         sys.stderr.write(f"{name}: {exc}\n")
     except SystemExit as exc:
