@@ -17,8 +17,8 @@ from amqp.exceptions import NotFound
 from benchmarks.method import Bench, Ledger, Run, purge, ready, wait_ready
 from benchmarks.method.command import alone
 from benchmarks.publishers import SIZE_BYTES, C, Order, needs, published
-from broker.confirmed import WINDOW
 from broker.connection import Address
+from broker.window import WINDOW
 
 ASKS = "How many jobs a second does one producer publish?"
 MEANING = """\

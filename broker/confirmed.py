@@ -4,9 +4,9 @@ Everything that rabbitry publishes goes through here. Each message is persistent
 confirmed, and gets a `Receipt` that ends in exactly one of four ways: `Routed`, or one of the
 errors `Unroutable`, `Rejected`, `OutcomeUnknown`.
 
-Publishing runs ahead of the confirms by at most a window of messages. What was not confirmed when
-a connection was lost is sent again on the next one, in order and with the same message id, until
-its deadline.
+Publishing runs ahead of the confirms by at most a window, of so many messages and so many bytes.
+What was not confirmed when a connection was lost is sent again on the next one, in order and with
+the same message id, until its deadline.
 """
 
 from __future__ import annotations
@@ -32,12 +32,9 @@ from broker.message import Message
 from broker.observer import Observer
 from broker.outlet import Outlet
 from broker.receipt import Receipt
-from broker.window import Window
+from broker.window import WINDOW, WINDOW_BYTES, Window
 from broker.wire import Confirm, Wire
 
-# How far publishing runs ahead of the confirms, in messages; found by measurement, see
-# docs/why/performance.md.
-WINDOW = 2000
 PUBLISH_TIMEOUT_S = 30.0
 # RabbitMQ's default of max_message_size.
 MAX_MESSAGE_BYTES = 16 * 2**20
@@ -99,7 +96,7 @@ class ConfirmedChannel:
         """Make everything that a fork must not share."""
         self._pid = os.getpid()
         self._born = time.monotonic()
-        self._under_way = Window(self._window, self._observer)
+        self._under_way = Window(self._window, WINDOW_BYTES, self._observer)
         self._lock = self._under_way.lock
         self.changed = self._under_way.changed
         self.blocked_reason: str | None = None
@@ -206,7 +203,7 @@ class ConfirmedChannel:
                 if self._observer is not None:
                     self._observer.ended("unknown", [time.monotonic() - started])
                 return receipt
-            under_way.open += 1
+            under_way.take(receipt)
             alone = under_way.open == 1 and not stream
             self._waiting.append(receipt)
             wake = self.pump

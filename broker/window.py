@@ -10,6 +10,12 @@ from collections.abc import Callable, Sequence
 from broker.observer import Observer, name_of
 from broker.receipt import ROUTED, Outcome, Receipt
 
+# How far publishing runs ahead of the confirms, in messages; found by measurement, see
+# docs/why/performance.md.
+WINDOW = 2000
+# Of large messages fewer: they are kept in memory until they are confirmed.
+WINDOW_BYTES = 64 * 2**20
+
 logger = logging.getLogger("rabbitry.publish")
 
 # A thread that waits for room in the window is woken when half of it is free; rather than for
@@ -19,10 +25,11 @@ ROOM_LOOK_S = 0.01
 
 
 class Window:
-    """Bounds how many messages are under way.
+    """Bounds how many messages are under way, and how many bytes they are.
 
     Args:
-        size: how many.
+        size: how many messages.
+        size_bytes: how many bytes; the message that exceeds them is taken, the next is not.
         observer: counts how they end.
 
     Attributes:
@@ -30,32 +37,38 @@ class Window:
         changed: is notified when messages have ended.
         room: is notified when there is room, or when the window was closed.
         open: how many are under way.
+        open_bytes: of their content.
         closed: whether no more are taken.
     """
 
-    def __init__(self, size: int, observer: Observer | None) -> None:
+    def __init__(self, size: int, size_bytes: int, observer: Observer | None) -> None:
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
         self.room = threading.Condition(self.lock)
         self.open = 0
+        self.open_bytes = 0
         self.closed = False
         self._size = size
+        self._size_bytes = size_bytes
         self._observer = observer
 
     @property
     def full(self) -> bool:
         """Whether whoever publishes must wait, or may no longer."""
-        return self.open >= self._size or self.closed
+        return self.open >= self._size or self.open_bytes >= self._size_bytes or self.closed
+
+    def take(self, receipt: Receipt) -> None:
+        """Count a message as under way; holds the lock."""
+        self.open += 1
+        self.open_bytes += len(receipt.content or b"")
 
     def wait_for_room(self, deadline: float) -> bool:
         """Wait until the window has room; holds the lock. False where it stays full, or closes."""
-        while self.open >= self._size and not self.closed:
+        while self.full and not self.closed:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            self.room.wait_for(
-                lambda: self.open <= self._size // 2 or self.closed, min(left_s, ROOM_LOOK_S)
-            )
+            self.room.wait_for(lambda: self._half_free or self.closed, min(left_s, ROOM_LOOK_S))
         return not self.closed
 
     def wait_until(self, holds: Callable[[], bool], timeout_s: float | None) -> bool:
@@ -74,12 +87,14 @@ class Window:
         called: list[Receipt] = []
         with self.lock:
             receipts = [receipt for receipt in receipts if receipt._outcome is None]
+            size_bytes = 0
             for receipt in receipts:
                 receipt._outcome = ROUTED
+                size_bytes += len(receipt.content or b"")
                 receipt.content = None  # the body may be large; nobody needs it any more
                 if receipt._callbacks is not None:
                     called.append(receipt)
-            self._fewer(len(receipts))
+            self._fewer(len(receipts), size_bytes)
         if self._observer is not None and receipts:
             now = time.monotonic()
             self._observer.ended("routed", [now - receipt.started for receipt in receipts])
@@ -89,24 +104,31 @@ class Window:
     def end_each(self, outcomes: Sequence[tuple[Receipt, Outcome]]) -> None:
         """End messages in ways of their own; who has ended before stays as it is."""
         ended: list[tuple[Receipt, Outcome]] = []
+        size_bytes = 0
         with self.lock:
             for receipt, outcome in outcomes:
                 if receipt._outcome is None:
                     receipt._outcome = outcome
+                    size_bytes += len(receipt.content or b"")
                     receipt.content = None
                     ended.append((receipt, outcome))
-            self._fewer(len(ended))
+            self._fewer(len(ended), size_bytes)
         now = time.monotonic()
         for receipt, outcome in ended:
             if self._observer is not None:
                 self._observer.ended(name_of(outcome), [now - receipt.started])
             self._call_back(receipt)
 
-    def _fewer(self, count: int) -> None:
+    def _fewer(self, count: int, size_bytes: int) -> None:
         self.open -= count
+        self.open_bytes -= size_bytes
         self.changed.notify_all()
-        if self.open <= self._size // 2:
+        if self._half_free:
             self.room.notify_all()
+
+    @property
+    def _half_free(self) -> bool:
+        return self.open <= self._size // 2 and self.open_bytes <= self._size_bytes // 2
 
     @staticmethod
     def _call_back(receipt: Receipt) -> None:

@@ -8,11 +8,12 @@ from types import TracebackType
 from typing import Any
 
 from broker.body import Serializer
-from broker.confirmed import MAX_MESSAGE_BYTES, PUBLISH_TIMEOUT_S, WINDOW
+from broker.confirmed import MAX_MESSAGE_BYTES, PUBLISH_TIMEOUT_S
 from broker.contracts import Job
 from broker.errors import InvalidInput
 from broker.observer import Observer
 from broker.topology import Topology
+from broker.window import WINDOW
 from producers.calls.call import Call, Timing
 from producers.calls.line import Line
 from producers.calls.mapping import as_completed, as_completed_later, in_order, in_order_later

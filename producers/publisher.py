@@ -13,7 +13,7 @@ from typing import Any
 
 from broker import inherited
 from broker.body import Serializer
-from broker.confirmed import MAX_MESSAGE_BYTES, PUBLISH_TIMEOUT_S, WINDOW, ConfirmedChannel
+from broker.confirmed import MAX_MESSAGE_BYTES, PUBLISH_TIMEOUT_S, ConfirmedChannel
 from broker.connection import address_of
 from broker.contracts import Contract, Job
 from broker.delays import Delays
@@ -24,6 +24,7 @@ from broker.message import Message, job_message
 from broker.observer import Observer
 from broker.receipt import Receipt
 from broker.topology import Topology
+from broker.window import WINDOW
 from producers.delays import delayed_message, wait_of
 from producers.envelopes import Envelopes
 from producers.outbox.relay import Outbox

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from benchmarks.method import ROOT, told
 from benchmarks.publishers.order import Order, Taken
-from broker.confirmed import WINDOW
 from broker.connection import Address
+from broker.window import WINDOW
 
 SOURCE = Path(__file__).with_name("publish.c")
 PROGRAM = ROOT / "build" / "publish"

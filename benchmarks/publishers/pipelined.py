@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.method import Meter
 from benchmarks.publishers.order import Order, timed
-from broker.confirmed import WINDOW
+from broker.window import WINDOW
 
 
 def pika_pipelined(order: Order) -> Meter:

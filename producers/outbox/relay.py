@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from broker.confirmed import WINDOW, ConfirmedChannel
+from broker.confirmed import ConfirmedChannel
 from broker.errors import (
     InvalidMessage,
     KeptInOutbox,
@@ -24,6 +24,7 @@ from broker.errors import (
     RabbitryError,
 )
 from broker.receipt import Receipt, Routed
+from broker.window import WINDOW
 from producers.outbox.file import OutboxFile, Row
 from producers.outbox.receipt import OutboxReceipt, refusal_of
 from producers.outbox.sender import Sender

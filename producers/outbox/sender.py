@@ -7,9 +7,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 
-from broker.confirmed import WINDOW, ConfirmedChannel
+from broker.confirmed import ConfirmedChannel
 from broker.errors import InvalidInput, RabbitryError, Rejected, Unroutable
 from broker.receipt import Receipt, Routed
+from broker.window import WINDOW
 from producers.outbox.file import OutboxFile, Refusal, Row
 from producers.outbox.stored import Stored
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from broker.confirmed import WINDOW
 from broker.management import Management
+from broker.window import WINDOW
 from tests.faults.conftest import Ground
 from tests.faults.ledger import Entry, Ledger
 from tests.faults.producer import Producer
