@@ -32,7 +32,8 @@ HEAD = """\
 What does it cost, what is gained, how does it grow? Measured in one run by `make bench`, one file a
 question in [`benchmarks/`](../benchmarks), each of which runs by itself, such as
 `python -m benchmarks.publish`. This page is written by `make bench-report` from
-[`{source}`](../{source}): measure on your own machine before you believe it.
+[`{source}`](../{source}):
+measure on your own machine before you believe it.
 
 **How it is measured.** All contenders meet the same RabbitMQ, the same type of queue, the same
 durability and the same payload, each in the configuration that its own documentation recommends for
@@ -150,7 +151,8 @@ def _picture(question: str) -> Path:
     return PICTURES / f"benchmark-{question}.svg"
 
 
-def _pictures(records: Mapping[str, Record]) -> Iterator[tuple[Path, list[Record]]]:
+def pictures(records: Mapping[str, Record]) -> Iterator[tuple[Path, list[Record]]]:
+    """Yield the picture of each question and the records that it shows."""
     for name in QUESTIONS:
         found = results.of_question(records.values(), name)
         if found:
@@ -184,12 +186,12 @@ def main(arguments: Sequence[str]) -> int:
     text = page(records, source=_source(options.file))
     if options.check:
         stale = [] if PAGE.exists() and PAGE.read_text() == text else [PAGE]
-        stale += [path for path, them in _pictures(records) if not charts.shows(path, them)]
+        stale += [path for path, them in pictures(records) if not charts.shows(path, them)]
         for path in stale:
             sys.stderr.write(f"{path.relative_to(ROOT)} is out of date: run `make bench-report`\n")
         return 1 if stale else 0
     PAGE.write_text(text)
-    for path, them in _pictures(records):
+    for path, them in pictures(records):
         charts.draw(path, them)
     return 0
 

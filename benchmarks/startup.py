@@ -57,8 +57,11 @@ MEANING = """\
 What a command costs decides whether it can stand in a shell's loop, a cron job or a completion: the
 first ratio of a command is to `rabbitry --help`, which imports nothing but the command line's own
 library. `jobs publish` connects, publishes one job and waits until RabbitMQ has confirmed it;
-`celery call` publishes one without waiting for anything. `jobs call` also waits for the reply of a
-worker. Python alone is what none of them can be below.
+`celery call` publishes one and waits for nothing. Ours reads the topology file before it does
+anything, whose model, rules and positions are most of what it imports; Celery imports an app that
+somebody has written, and is done earlier. `jobs call` also waits for the reply of a worker, and
+`topology plan` reads what there is on RabbitMQ. Python alone is what none of them can be below.
+Whoever publishes many jobs starts one process for all of them.
 
 A worker's time until it consumes is how long each restart, deployment or scaling step leaves its
 queue to others. Ours checks before it consumes that its queues are what the topology says, loads

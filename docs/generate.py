@@ -1,4 +1,5 @@
-"""Writes what is generated of the docs: the commands' help, the topology's JSON Schema, a picture.
+"""Writes what is generated of the docs: the commands' help, the topology's JSON Schema, a picture,
+and the page of the benchmarks, whose charts `make bench-report` draws.
 
 ``python docs/generate.py`` writes it, ``--check`` only says whether it is up to date.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from benchmarks import report
 from broker.topology import Topology
 from broker.topology.compile import compile_topology
 from broker.topology.diagram import drawing, mermaid
@@ -81,6 +83,7 @@ def main() -> int:
         "reference/commands.md": reference(),
         "reference/topology.schema.json": f"{schema}\n",
         "topology.md": picture(),
+        "benchmarks.md": report.kept(),
     }
     stale = [
         name

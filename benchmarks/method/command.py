@@ -97,15 +97,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         " latest-small.jsonl",
     )
     options = parser.parse_args(arguments)
-    here = Path(__file__).resolve().parents[1]
-    known = [name for name in QUESTIONS if (here / f"{name}.py").exists()]
-    unknown = [name for name in options.questions if name not in known]
+    unknown = [name for name in options.questions if name not in QUESTIONS]
     if unknown:
-        parser.error(f"there is no question {unknown[0]!r}; there are: {', '.join(known)}")
-    if options.check:
-        barred = {bar.question for bar in BARS}
-        known, options.small = [name for name in known if name in barred], True
-    options.questions = options.questions or known
+        parser.error(f"there is no question {unknown[0]!r}; there are: {', '.join(QUESTIONS)}")
+    barred = {bar.question for bar in BARS}
+    options.questions = options.questions or [
+        name for name in QUESTIONS if name in barred or not options.check
+    ]
+    options.small = options.small or options.check
     return options
 
 

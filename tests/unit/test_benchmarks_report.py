@@ -22,10 +22,10 @@ RECORD = Record(
     unit="ms",
     better="less",
     each="object",
-    first="apply",
+    first="rabbitry apply",
     at="2026-11-21T19:00:00+00:00",
     runs={
-        "apply": [
+        "rabbitry apply": [
             Run(value=1_100.0 + at, jobs=5_000, client_s=0.5, broker_s=1.0) for at in range(3)
         ],
         "one import": [
@@ -74,9 +74,9 @@ def test_the_page_has_the_figures_of_the_file_and_the_words_of_the_question() ->
     page = report.page({RECORD.measurement: RECORD}, source="results.jsonl")
     assert topology.ASKS in page
     assert topology.MEANING.strip() in page
-    assert "| **apply** | 1,101 | 1,100 | 1,102 | 1.00 | - | - | 100 | 200 |" in page
+    assert "| **rabbitry apply** | 1,101 | 1,100 | 1,102 | 1.00 | - | - | 100 | 200 |" in page
     assert "| one import | 1,000 | 1,000 | 1,000 | 1.10 | 1.50 | 2.50 | 20.0 | - |" in page
-    assert "| apply | one import | at most 1.3 | 1.10 | 1.10 to 1.10 | reached |" in page
+    assert "| rabbitry apply | one import | at most 1.3 | 1.10 | 1.10 to 1.10 | reached |" in page
     assert "Not measured: one by one (left out)." in page
     assert "cores 2; memory 4,096 MiB" in page
 
@@ -89,7 +89,7 @@ def test_a_picture_knows_the_records_that_it_shows(tmp_path: Path) -> None:
     again = path.read_text()
     charts.draw(path, [RECORD])
     assert path.read_text() == again
-    other = Record.of({**RECORD.document(), "runs": {"apply": [{"value": 1.0}]}})
+    other = Record.of({**RECORD.document(), "runs": {"rabbitry apply": [{"value": 1.0}]}})
     assert not charts.shows(path, [other])
 
 
@@ -152,3 +152,9 @@ def test_what_is_kept_gives_way_to_what_was_measured_later_each_size_by_itself(
         "topology.apply": "new",
     }
     assert list(results.read(tmp_path / "small.jsonl")) == ["publish"]
+
+
+def test_the_page_and_its_pictures_are_what_the_kept_results_give() -> None:
+    assert report.PAGE.read_text() == report.kept(), "run `make bench-report`"
+    for path, records in report.pictures(results.read(results.REFERENCE)):
+        assert charts.shows(path, records), f"{path.name} is out of date: run `make bench-report`"
