@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -51,11 +52,11 @@ class Loop:
     def receive(self, count: int) -> list[Any]:
         """Turn until so many messages are there; return them."""
 
-        def turned() -> bool:
-            self.turn()
-            return len(self.messages) >= count
-
-        until(turned, timeout_s=30, what=f"{count} messages")
+        deadline = time.monotonic() + 30
+        while len(self.messages) < count:
+            assert time.monotonic() < deadline, f"{len(self.messages)} of {count} messages"
+            # Sleeps a second where nothing comes.
+            self.hub.run_once()
         return self.messages
 
     def turn(self) -> None:
