@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from broker.errors import InvalidMessage
+from broker.memory import LARGE_BYTES, keep_freed
 
 MAGIC = b"\x93RB1"
 ALIGNMENT = 64
@@ -122,6 +123,8 @@ def pack(body: bytes, parts: Sequence[list[bytes | memoryview]]) -> bytes:
         chunks.append(bytes(padding))
         chunks.extend(part)
         position += padding + size
+    if position > LARGE_BYTES:
+        keep_freed()
     return b"".join(chunks)
 
 

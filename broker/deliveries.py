@@ -12,6 +12,7 @@ from typing import Any
 
 from broker.errors import InvalidMessage
 from broker.frames import BODY, HEADER, METHOD
+from broker.memory import LARGE_BYTES, keep_freed
 
 _DELIVER = b"\x00\x3c\x00\x3c"
 _tag_and_bit = Struct(">QB").unpack_from
@@ -102,6 +103,8 @@ class Deliveries:
             return True
         if kind == HEADER:
             self._header, self._left = payload, _header(payload)[2]
+            if self._left > LARGE_BYTES:
+                keep_freed()
         elif kind == BODY:
             self._parts.append(payload)
             self._left -= len(payload)
