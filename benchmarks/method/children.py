@@ -43,7 +43,7 @@ def started(
         )
     try:
         yield process
-    except BaseException:
+    except (Exception, SystemExit):
         print(log.read_text(errors="replace")[-_LOG_END:], file=sys.stderr)
         raise
     finally:

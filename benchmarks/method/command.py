@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from types import FrameType
 
 from benchmarks.method import guard, results
 from benchmarks.method.bars import BARS
 from benchmarks.method.bench import Bench, console
 from benchmarks.method.broker import running
+from benchmarks.method.results import Record
 from broker.errors import RabbitryError
 
 # A file each, beside this package. It has `ask(bench)`, which measures; ASKS, the question in a
@@ -33,36 +32,45 @@ QUESTIONS = (
 )
 
 
+class _Ended(BaseException):
+    """The time is over, or somebody asked for the end: an order, not a failure of a question."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 def run(arguments: Sequence[str]) -> int:
     """Ask the questions; return the exit code: 1 where one failed, or a ratio has fallen."""
     options = _options(arguments)
-    file = options.results or (results.LATEST_SMALL if options.small else results.LATEST)
     before = results.read(results.SMALL) if options.check and results.SMALL.exists() else {}
-    signal.signal(signal.SIGTERM, _end)
-    began = time.monotonic()
-    failed = []
+    records: list[Record] = []
+    code = 0
+    # Either way what was started is ended: workers, the virtual host, a RabbitMQ of our own.
+    signal.signal(signal.SIGTERM, lambda *_: _end(128 + signal.SIGTERM))
+    signal.signal(signal.SIGALRM, lambda *_: _end(0))
+    signal.setitimer(signal.ITIMER_REAL, options.within or 0)
     try:
         with running() as rabbitmq:
-            bench = Bench(rabbitmq=rabbitmq, results=file, small=options.small)
+            file = options.results or (results.LATEST_SMALL if options.small else results.LATEST)
+            bench = Bench(rabbitmq=rabbitmq, results=file, small=options.small, records=records)
             for name in options.questions:
-                if options.within and time.monotonic() - began > options.within:
-                    sys.stderr.write(f"{name}: no time is left\n")
-                elif not _ask(name, bench):
-                    failed.append(name)
+                code = max(code, 0 if _ask(name, bench) else 1)
     except RabbitryError as exc:
         sys.stderr.write(f"{exc}\n")
         return 1
     except KeyboardInterrupt:
         return 130
-    findings = []
+    except _Ended as exc:
+        sys.stderr.write("ended before all was measured\n")
+        code = max(code, exc.code)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     if options.check:
-        asked = set(options.questions)
-        bars = [bar for bar in BARS if bar.question in asked]
-        findings = guard.compare(bench.records, before, bars=bars)
+        bars = [bar for bar in BARS if bar.question in options.questions]
+        findings = guard.compare(records, before, bars=bars)
         guard.show(findings, console())
-    if failed:
-        sys.stderr.write(f"failed: {', '.join(failed)}\n")
-    return int(bool(failed) or any(each.fallen for each in findings))
+        code = max(code, int(any(each.fallen for each in findings)))
+    return code
 
 
 def alone(file: str) -> int:
@@ -87,7 +95,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         " implies --small, and only what has a bar is asked",
     )
     parser.add_argument(
-        "--within", type=float, metavar="SECONDS", help="begin no further question after these"
+        "--within", type=float, metavar="SECONDS", help="end after these, in order, measured or not"
     )
     parser.add_argument(
         "--results",
@@ -115,8 +123,6 @@ def _ask(name: str, bench: Bench) -> bool:
     except RabbitryError as exc:
         sys.stderr.write(f"{name}: {exc}\n")
     except SystemExit as exc:
-        if not isinstance(exc.code, str):
-            raise  # asked to end
         sys.stderr.write(f"{name}: {exc.code}\n")
     except Exception:  # noqa: BLE001  # a peer's: the others' questions are still worth asking
         traceback.print_exc()
@@ -125,6 +131,6 @@ def _ask(name: str, bench: Bench) -> bool:
     return False
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
-    """End in order on SIGTERM: with the workers, the virtual host, and a RabbitMQ of our own."""
-    sys.exit(128 + number)
+def _end(code: int) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    raise _Ended(code)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from benchmarks.method.processor import Meter
 from benchmarks.method.results import Record
 from benchmarks.method.rounds import Run, latencies, measure, ratio, ratios
 
+ROOT = Path(__file__).resolve().parents[2]
 AT_LEAST = Bar(measurement="publish", first="ours", other="theirs", ratio=4)
 AT_MOST = Bar(measurement="call", first="ours", other="theirs", ratio=1.5, at="most")
 
@@ -33,6 +36,18 @@ def record(measurement: str, ours: float, theirs: float) -> Record:
         unit="jobs/s",
         first="ours",
         runs={"ours": runs(ours, ours), "theirs": runs(theirs, theirs)},
+    )
+
+
+def record_of_apply() -> Record:
+    """Return a record in which the ratio of the bar has fallen."""
+    return Record(
+        measurement="topology.apply",
+        title="objects",
+        unit="ms",
+        better="less",
+        first="rabbitry apply",
+        runs={"rabbitry apply": runs(9, 9), "one import": runs(1, 1)},
     )
 
 
@@ -141,6 +156,40 @@ def test_the_guard_finds_what_fell_and_lets_pass_what_was_not_measured() -> None
 def test_every_bar_has_a_question_that_is_asked() -> None:
     assert {bar.question for bar in BARS} <= set(QUESTIONS)
     assert len({bar.name for bar in BARS}) == len(BARS)
+
+
+@pytest.mark.parametrize(
+    ("ask", "code", "printed"),
+    [
+        ("signal.pause()", 0, "NOT MEASURED"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 128 + signal.SIGTERM, "NOT MEASURED"),
+        ("bench.records.append(record)", 1, "FALLEN"),
+        ("sys.exit('a message is missing')", 1, "a message is missing"),
+        ("1 / 0", 1, "ZeroDivisionError"),
+    ],
+)
+def test_what_was_measured_is_compared_however_a_question_ends(
+    tmp_path: Path, ask: str, code: int, printed: str
+) -> None:
+    script = f"""
+import os, signal, sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+from benchmarks.method import command
+from tests.unit.test_benchmarks import record_of_apply
+record = record_of_apply()
+def ask(bench):
+    {ask}
+command.running = lambda: nullcontext(None)
+command.import_module = lambda name: SimpleNamespace(ask=ask)
+within = "0.5" if {ask == "signal.pause()"} else "30"
+given = ["topology", "--check", "--within", within, "--results", {str(tmp_path / "r.jsonl")!r}]
+sys.exit(command.run(given))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert printed in done.stdout + done.stderr
+    assert "rabbitry apply : one import" in done.stdout
 
 
 def test_a_meter_counts_a_process_with_its_children_also_those_that_ended() -> None:
