@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.calling.answering import answering, metered
 from benchmarks.calling.callers import (
@@ -134,9 +135,13 @@ def _ways(address: Address, queues: dict[str, str]) -> Iterator[dict[str, Way]]:
         for name, connect in ((AIO_PIKA, aio_pika_call), (FASTSTREAM, faststream_call)):
             if name in queues:
                 call, close = loop.run(connect(address))
-                stack.callback(lambda close=close: loop.run(close()))
+                stack.callback(_end, loop, close)
                 ways[name] = Awaited(loop, call, queues[name])
         yield ways
+
+
+def _end(loop: Loop, close: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    loop.run(close())
 
 
 def _one(

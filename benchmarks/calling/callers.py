@@ -15,6 +15,8 @@ from broker.connection import Address
 from producers.caller import Caller
 
 TIMEOUT_S = 60.0
+# Of all calls of a run together, where those of a peer have no timeout.
+RUN_TIMEOUT_S = 180.0
 T = TypeVar("T")
 
 
@@ -153,8 +155,12 @@ class Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run to the end, from another thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Run to the end, from another thread.
+
+        Raises:
+            TimeoutError: it does not end.
+        """
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(RUN_TIMEOUT_S)
 
     def close(self) -> None:
         """End the loop and its thread."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,9 @@ def dramatiq_broker(url: str, *, queue_type: str) -> Any:
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
     broker = RabbitmqBroker(url=url, max_priority=MAX_PRIORITY if queue_type == "classic" else None)
-    for name, function in (("low", run_low), ("high", run_high)):
-        dramatiq.actor(function, actor_name=name, queue_name=DRAMATIQ_QUEUE, broker=broker)
+    jobs: dict[str, Callable[..., None]] = {"low": run_low, "high": run_high}
+    for name, function in jobs.items():
+        dramatiq.actor(actor_name=name, queue_name=DRAMATIQ_QUEUE, broker=broker)(function)
     return broker
 
 
