@@ -42,7 +42,7 @@ test: $(STAMP) ## all tests; those that need a RabbitMQ find or start one
 	@$(BIN)/pytest $(if $(RABBITRY_TEST_URL),,$(SHARED))
 
 soak: $(STAMP) ## the tests that take long
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m soak
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest -m soak $(if $(RABBITRY_TEST_URL),,$(SHARED))
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/unit
 	@$(ON_OLDEST) $(BIN)/pytest $(SHARED) $(OLDEST_TESTS)
 	@$(ON_OLDEST) $(BIN)/pytest -m soak tests/end_to_end/test_worker_retries.py

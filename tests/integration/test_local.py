@@ -120,6 +120,8 @@ def test_its_data_outlives_a_stop_and_a_kill(home: Home, way: str) -> None:
     assert marked(NODE_MARKER, str(home.path)) == []
 
 
+# The older series may have to be fetched first.
+@pytest.mark.timeout(600)
 @pytest.mark.soak
 def test_each_series_has_its_own_data_and_the_last_one_is_started_again(home: Home) -> None:
     newest = local.up(home, way=WAY)
