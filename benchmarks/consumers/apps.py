@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from benchmarks.consumers import plain_celery
 from benchmarks.consumers.account import Account
 from benchmarks.consumers.place import (
-    CELERY_QUEUE,
     DRAMATIQ_QUEUE,
     EXCHANGE,
     FASTSTREAM_QUEUE,
@@ -36,28 +36,7 @@ def _rabbitry() -> Any:
 
 
 def _celery() -> Any:
-    from celery import Celery
-    from kombu import Exchange, Queue
-
-    app = Celery("bench", broker=os.environ[URL], set_as_current=False)
-    app.conf.update(
-        task_queues=[
-            Queue(
-                CELERY_QUEUE,
-                Exchange(EXCHANGE, type="topic"),
-                routing_key=routing_key(CELERY_QUEUE),
-                queue_arguments={"x-queue-type": "quorum"},
-            )
-        ],
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        task_ignore_result=True,
-        task_serializer="json",
-        accept_content=["json"],
-        # For each slot, of which the command says how many there are.
-        worker_prefetch_multiplier=int(os.environ[PREFETCH]),
-        broker_connection_retry_on_startup=True,
-    )
+    app = plain_celery.celery_app(ahead=int(os.environ[PREFETCH]))
 
     @app.task(name=JOB)  # type: ignore[untyped-decorator]
     def noop(value: str) -> None:

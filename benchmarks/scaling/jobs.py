@@ -10,8 +10,9 @@ import os
 import time
 from typing import Any
 
+from benchmarks.consumers import plain_celery
 from benchmarks.consumers.account import Account
-from benchmarks.consumers.place import CELERY_QUEUE, EXCHANGE, PREFETCH, SLOTS, URL, routing_key
+from benchmarks.consumers.place import PREFETCH, SLOTS
 from benchmarks.scaling.gate import Gate
 from benchmarks.scaling.place import BATCH, BATCHED, NOOP, PAUSE, PAUSE_S
 
@@ -62,27 +63,7 @@ def _batched() -> Any:
 
 
 def _celery() -> Any:
-    from celery import Celery
-    from kombu import Exchange, Queue
-
-    app = Celery("scale", broker=os.environ[URL], set_as_current=False)
-    app.conf.update(
-        task_queues=[
-            Queue(
-                CELERY_QUEUE,
-                Exchange(EXCHANGE, type="topic"),
-                routing_key=routing_key(CELERY_QUEUE),
-                queue_arguments={"x-queue-type": "quorum"},
-            )
-        ],
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        task_ignore_result=True,
-        task_serializer="json",
-        accept_content=["json"],
-        worker_prefetch_multiplier=int(os.environ[PREFETCH]) // SLOTS,
-        broker_connection_retry_on_startup=True,
-    )
+    app = plain_celery.celery_app(ahead=int(os.environ[PREFETCH]) // SLOTS)
     app.task(_run_noop, name=NOOP)
     app.task(_run_pause, name=PAUSE)
     return app
