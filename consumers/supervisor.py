@@ -26,6 +26,7 @@ LASTED_S = 60.0
 # Beyond the longest grace, within which every worker ends.
 SLACK_S = 1.5
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_ENDED_BY_SIGTERM = 128 + signal.SIGTERM
 
 
 @dataclass(slots=True)
@@ -157,7 +158,9 @@ class Supervisor:
         lasted_s, post.child = now - post.since, None
         post.since = now
         if self._deadline is not None:
-            self._code = self._code or (code if self._signals < 2 else EXIT_DONE)
+            # One that had not begun to listen is ended by the signal itself.
+            stopped = self._signals > 1 or code == _ENDED_BY_SIGTERM
+            self._code = self._code or (EXIT_DONE if stopped else code)
         elif not post.was_ready and code != EXIT_DONE:
             logger.error("worker %s cannot begin (exit code %d): all are stopped", post.name, code)
             self._code = code

@@ -74,6 +74,12 @@ def test_one_that_dies_begins_again_and_all_stop_together(provisioned, supervise
     assert consumers_of(provisioned.address, "jobs.tiny") == 0
 
 
+def test_what_is_told_to_stop_before_it_has_begun_has_stopped(both, start) -> None:
+    daemon = start(sys.executable, "-m", "rabbitry", "worker", "run", "--all", queue=None)
+    until(lambda: len(children_of(daemon.process.pid)) == 2, timeout_s=20, what="both processes")
+    assert daemon.stop() == 0, daemon.log
+
+
 def test_none_outlives_a_supervisor_that_is_killed(provisioned, supervised) -> None:
     workers = children_of(supervised.process.pid)
     everybody = workers + [child for worker in workers for child in children_of(worker)]
