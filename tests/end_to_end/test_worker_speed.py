@@ -155,10 +155,12 @@ def test_processes_that_are_killed_take_only_their_own_job_with_them(
     )
     assert daemon.stop() == 0
     assert left(provisioned) == 0
-    assert notes.read_text().split().count("kill") == 9
-    # Each of the two that we killed may have been running one.
+    # Each of the two that we killed may have been running one: also one of the three that end
+    # their process, which had not said so yet.
+    unsaid = 9 - notes.read_text().split().count("kill")
     again = [number for number, attempt in runs(notes) if attempt > 1]
-    assert len(again) <= 2
+    assert unsaid >= 0
+    assert unsaid + len(again) <= 2
     assert len(runs(notes)) - 900 <= 2
 
 
