@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -26,13 +27,17 @@ def both(provisioned) -> None:
 
 
 @pytest.fixture
-def supervised(both, provisioned, start):
-    daemon = start(sys.executable, "-m", "rabbitry", "worker", "run", "--all")
-    until(
-        lambda: consumers_of(provisioned.address, "jobs.tiny") == 1,
-        timeout_s=30,
-        what="the second worker",
-    )
+def supervised(both, start, tmp_path):
+    """Two workers, of which the supervisor knows that both have begun."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(path)
+        sock.settimeout(30)
+        daemon = start(
+            *("env", f"NOTIFY_SOCKET={path}"),
+            *(sys.executable, "-m", "rabbitry", "worker", "run", "--all"),
+        )
+        assert sock.recv(4096).startswith(b"READY=1")
     return daemon
 
 
