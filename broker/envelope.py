@@ -142,7 +142,9 @@ class Envelope:
             (
                 self._constant,
                 _int64(published_ms),
-                b"" if deadline_ms is None else _DEADLINE + _int64(published_ms + deadline_ms),
+                b""
+                if deadline_ms is None
+                else _DEADLINE + _int64(_ends_ms(published_ms + deadline_ms, parent)),
                 b"\x02idS",
                 id_text,
                 b"\x07root_idS",
@@ -255,3 +257,10 @@ _LISTS = (tuple, list)
 _MODE = _BYTES[PERSISTENT]
 assert _TAIL is not None
 _BEHIND_ARGUMENTS = b", " + _TAIL + b"]"
+
+
+def _ends_ms(own_ms: int, parent: Parent | None) -> int:
+    """Return a deadline, no later than the parent's: what was left of that was asked for before."""
+    if parent is None or parent.deadline_s is None:
+        return own_ms
+    return min(own_ms, round(parent.deadline_s * 1000))
