@@ -78,12 +78,16 @@ def flush(
     if dry_run or not counts["waiting"]:
         found = Flushed(waiting=counts["waiting"], aside=counts["aside"], refused=refused)
     else:
-        found = _send(session, outbox, timeout_s=timeout, in_order=in_order)
+        found = _send(
+            session, outbox, before=counts["waiting"], timeout_s=timeout, in_order=in_order
+        )
     _show(session, outbox, found)
     return found.exit_code
 
 
-def _send(session: Session, outbox: str, *, timeout_s: float, in_order: bool) -> Flushed:
+def _send(
+    session: Session, outbox: str, *, before: int, timeout_s: float, in_order: bool
+) -> Flushed:
     from functools import partial
 
     from broker.confirmed import ConfirmedChannel
@@ -100,7 +104,7 @@ def _send(session: Session, outbox: str, *, timeout_s: float, in_order: bool) ->
             def tell(sent: int, waiting: int) -> None:
                 bar.show(max(0, sent), sent + waiting)
 
-            return empty(relay, timeout_s=timeout_s, tell=tell)
+            return empty(relay, before=before, timeout_s=timeout_s, tell=tell)
     finally:
         relay.close(timeout_s=0.0)
         relay.channel.close(timeout_s=0.0)

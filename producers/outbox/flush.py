@@ -52,6 +52,7 @@ class Flushed:
 def flush(
     outbox: Outbox,
     *,
+    before: int,
     timeout_s: float,
     tell: Callable[[int, int], None] = lambda _sent, _waiting: None,
 ) -> Flushed:
@@ -59,6 +60,7 @@ def flush(
 
     Args:
         outbox: made with ``one_shot``; it, or another process, does the sending.
+        before: how many jobs waited when it was made; it may have sent some of them by now.
         timeout_s: end after so many seconds in which no job has left.
         tell: is called, again and again, with how many jobs have left and how many wait.
 
@@ -67,7 +69,7 @@ def flush(
     """
     file = OutboxFile(outbox.path, create=False)
     try:
-        before = least = file.counts()["waiting"]
+        least = before
         moved_at = time.monotonic()
         while True:
             held = outbox.refused_names

@@ -29,7 +29,7 @@ from broker.frames import (
 )
 from broker.ids import BATCH, Ids
 from broker.inherited import Parent
-from broker.message import CALL, NEWS, Message, job_message
+from broker.message import CALL, DEADLINE, NEWS, Message, job_message
 
 CONTRACT = Contract("demo.add", "jobs", "normal.demo.add", priority=7, deadline_s=2.5)
 NOW_MS = 1_800_000_000_123
@@ -188,7 +188,13 @@ jobs = st.builds(
     serializer=st.sampled_from(["json", "msgpack"]),
     expires=st.booleans(),
     reply_to=st.sampled_from([None, "rabbitry.reply.x"]),
-    parent=st.sampled_from([None, Parent(None, None, 1.0), Parent("its parent", "its root", None)]),
+    parent=st.sampled_from(
+        [
+            None,
+            Parent(None, None, NOW_MS / 1000 + 1),
+            Parent("its parent", "its root", None),
+        ]
+    ),
 )
 def test_a_job_in_its_envelope_equals_its_message_header_by_header(
     job: Job, serializer: Any, expires: bool, reply_to: str | None, parent: Parent | None
@@ -211,6 +217,8 @@ def test_a_job_in_its_envelope_equals_its_message_header_by_header(
             envelope.frames(job, **options)
         return
     id, content = envelope.frames(job, parent=parent, **options)
+    if parent and parent.deadline_s:
+        message.headers[DEADLINE] = min(message.headers[DEADLINE], NOW_MS + 1000)
     plain = content_of(message, exchange="jobs", routing_key="normal.demo.add")
     ours, body = by_amqp(written(content))
     theirs, their_body = by_amqp(written(plain))
