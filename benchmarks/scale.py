@@ -36,7 +36,8 @@ kernel tells it; the worker's is that of all its processes, pages that they shar
 its highest of several looks a second; the account of which jobs were run, a byte for each in either
 process, is in it. A million jobs are run in batches of {BATCH}, the same message for message with
 one call for many of them, since one by one they would take several minutes; one by one a hundred
-thousand are run, by ours and by Celery. Each was run once, by processes of its own. Celery's
+thousand are run, by ours and by Celery. Each run has processes of its own. What RabbitMQ needs
+is seen once, on the way from few to many, since it keeps for a while what it has needed. Celery's
 publisher is not in these tables: it waits for each confirm, so it holds nothing, and takes a
 quarter of an hour for a million.
 

@@ -112,7 +112,6 @@ def _measure(bench: Bench, measurement: str, size: int) -> None:
             better="less",
             missing=missing,
             notes={"objects": size, "queue type": "classic"},
-            rounds=3 if size == LARGEST else None,
             warm_up=size != LARGEST,
         )
 

@@ -70,7 +70,8 @@ def measure(
 ) -> dict[str, list[Run]]:
     """Run every contender once a round, after one round that does not count.
 
-    Each round begins with another one, so that none always comes after the same.
+    The first round goes in the order that is given, and each later one begins with another, so that
+    none always comes after the same.
 
     Args:
         contenders: by name; each does its work and returns what came of it.
@@ -80,8 +81,9 @@ def measure(
     """
     names = list(contenders)
     runs: dict[str, list[Run]] = {name: [] for name in names}
-    for number in range(0 if warm_up else 1, rounds + 1):
-        turn = number % len(names)
+    begin = 0 if warm_up else 1
+    for number in range(begin, rounds + 1):
+        turn = (number - begin) % len(names)
         for name in (*names[turn:], *names[:turn]):
             _say(f"round {number} of {rounds}: {name}" if number else f"warm-up: {name}")
             found = contenders[name]()

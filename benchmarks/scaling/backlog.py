@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.consumers.place import WIDE
 from benchmarks.method import Bench, Run
 from benchmarks.method.processor import resident_mib
+from benchmarks.method.rounds import ROUNDS
 from benchmarks.publishers import SIZE_BYTES, Taken
 from benchmarks.scaling.daemons import QUEUES, Daemons, Kind, Ran
 from benchmarks.scaling.filling import fill, order
@@ -22,9 +23,9 @@ CONSUMED, WORKER, RABBITMQ = "scale.consumed", "scale.worker", "scale.rabbitmq"
 THOUSAND, TEN_THOUSAND, HUNDRED_THOUSAND, MILLION = 1_000, 10_000, 100_000, 1_000_000
 OURS, BY_BATCHES = "rabbitry", f"batches of {BATCH}"
 OUTSIDE = "left out of the small version"
-# A million take minutes, and memory does not vary.
-ROUNDS = 1
-# No run is begun that would take longer, by the one before it with a tenth of the jobs.
+# Memory does not vary, and a guard has not much time.
+SMALL_ROUNDS = 1
+# No run is begun that would take longer, by the first one with a tenth of the jobs.
 LONGEST_S = 180.0
 TOO_LONG = f"would take more than {LONGEST_S:g} s here"
 
@@ -69,7 +70,7 @@ def named(who: str, count: int) -> str:
 
 def measure(bench: Bench, address: Address, folder: Path) -> None:
     """Measure publisher, worker and RabbitMQ, in jobs a second and in MiB."""
-    # From few to many: RabbitMQ keeps for a while what it has needed once.
+    # From few to many in the first round: RabbitMQ keeps for a while what it has needed once.
     chosen = sorted(
         (count, name)
         for name, way in WAYS.items()
@@ -77,13 +78,14 @@ def measure(bench: Bench, address: Address, folder: Path) -> None:
     )
     backlog = _Backlog(bench=bench, address=address, folder=folder)
     runners = {named(name, count): partial(backlog.run, name, count) for count, name in chosen}
-    _show(bench, Sheets(runners, rounds=ROUNDS))
+    rounds = bench.sized(ROUNDS, SMALL_ROUNDS)
+    _show(bench, Sheets(runners, rounds=rounds), rounds=rounds)
 
 
-def _show(bench: Bench, sheets: Sheets) -> None:
+def _show(bench: Bench, sheets: Sheets, *, rounds: int) -> None:
     publishing = [named(OURS, count) for count in (THOUSAND, *WAYS[BY_BATCHES].counts)]
     running = [named(who, count) for who, way in WAYS.items() for count in way.counts]
-    show = partial(bench.measure, rounds=ROUNDS, warm_up=False)
+    show = partial(bench.measure, warm_up=False)
     notes = {"argument_bytes": SIZE_BYTES}
     why = OUTSIDE if bench.small else TOO_LONG
     for table, title, unit, who, names in (
@@ -106,6 +108,7 @@ def _show(bench: Bench, sheets: Sheets) -> None:
             first=[each for each in found if each.startswith(f"{who}: ")][-1],
             missing={name: why for name in names if name not in found},
             notes=notes,
+            rounds=1 if table == RABBITMQ else rounds,
         )
 
 
@@ -115,27 +118,29 @@ class _Backlog:
 
     Attributes:
         bench, address, folder: of this run.
-        took_s: seconds of the last run of each way.
-        told: with how many jobs it is known what publishing takes: it is the same in all ways.
+        took_s: seconds of the first run, by contender.
+        weighed: with how many jobs it is known what memory RabbitMQ needs.
     """
 
     bench: Bench
     address: Address
     folder: Path
     took_s: dict[str, float] = field(default_factory=dict)
-    told: set[int] = field(default_factory=set)
+    weighed: set[int] = field(default_factory=set)
 
     def run(self, name: str, count: int) -> Iterator[Line]:
         """Publish so many jobs and run them, one way, unless that would take too long."""
         way, pid = WAYS[name], self.bench.rabbitmq.pid
-        if 10 * self.took_s.get(name, 0) > LONGEST_S:
+        if 10 * self.took_s.get(named(name, count // 10), 0) > LONGEST_S:
             return
         queue = QUEUES[way.kind]
         given = order(self.address, way.job, queue, count, size_bytes=SIZE_BYTES, rabbitmq=pid)
         taken = fill(self.address, given)
-        if count not in self.told:
-            self.told.add(count)
+        # Publishing is the same in all ways.
+        if name == (BY_BATCHES if count in WAYS[BY_BATCHES].counts else OURS):
             yield from _filled(taken, count)
+        if count not in self.weighed:
+            self.weighed.add(count)
             if pid is not None:
                 memory = Run(value=resident_mib(pid))
                 yield Line(table=RABBITMQ, who=named("RabbitMQ", count), run=memory)
@@ -144,7 +149,7 @@ class _Backlog:
         )
         with prepared.running(1) as daemons:
             ran = daemons.run(way.job, count)
-        self.took_s[name] = taken.seconds + ran.seconds
+        self.took_s.setdefault(named(name, count), taken.seconds + ran.seconds)
         yield from _emptied(ran, named(name, count))
 
 

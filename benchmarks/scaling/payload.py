@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.method import Bench, Run
+from benchmarks.method.rounds import ROUNDS
 from benchmarks.scaling.daemons import QUEUES, Daemons, Kind
 from benchmarks.scaling.filling import CELERY, RABBITRY, fill, order
 from benchmarks.scaling.place import FEW, NOOP
@@ -21,7 +22,6 @@ JOBS: Mapping[Kind, Mapping[str, int]] = {
     "Celery": {"100 B": 1_500, "10 kB": 1_500, "1 MB": 100, "8 MB": 20},
 }
 PUBLISHERS: Mapping[Kind, str] = {"rabbitry": RABBITRY, "Celery": CELERY}
-ROUNDS = 2
 
 
 def measure(bench: Bench, address: Address, folder: Path) -> None:
@@ -43,7 +43,6 @@ def measure(bench: Bench, address: Address, folder: Path) -> None:
             unit="jobs/s",
             first=f"rabbitry: {next(iter(SIZES))}",
             notes=notes,
-            rounds=ROUNDS,
             warm_up=False,
         )
 

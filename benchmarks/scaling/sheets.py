@@ -32,19 +32,15 @@ class Sheets:
     """Runs contenders, and gives what came of them table by table."""
 
     def __init__(self, runners: Mapping[str, Runner], *, rounds: int) -> None:
-        """Run all of them: interleaved, or, where there is one round, as they are given.
+        """Run all of them, interleaved; the first round goes in the order that is given.
 
         Args:
             runners: by name.
             rounds: how many.
         """
         self._found: dict[str, dict[str, list[Run]]] = {}
-        if rounds == 1:
-            for each in runners.values():
-                self._run(each)
-        else:
-            contenders = {name: partial(self._run, each) for name, each in runners.items()}
-            measure(contenders, rounds=rounds, warm_up=False)
+        contenders = {name: partial(self._run, each) for name, each in runners.items()}
+        measure(contenders, rounds=rounds, warm_up=False)
 
     def of(self, table: str) -> dict[str, Contender]:
         """Return the contenders of a table, each of which tells its runs one after the other."""

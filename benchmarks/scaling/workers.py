@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.consumers.place import SLOTS, WIDE
 from benchmarks.method import Bench, Run
+from benchmarks.method.rounds import ROUNDS
 from benchmarks.publishers import SIZE_BYTES
 from benchmarks.scaling.daemons import QUEUES, Daemons, Kind, Ran
 from benchmarks.scaling.filling import fill, order, publish
@@ -21,7 +22,6 @@ COUNTS = (1, 2, 4, 8)
 JOBS: Mapping[Kind, int] = {"rabbitry": 6_000, "Celery": 3_000}
 # For each slot.
 PAUSES_A_SLOT = 50
-ROUNDS = 2
 
 
 def measure(bench: Bench, address: Address, folder: Path) -> None:
@@ -43,7 +43,6 @@ def measure(bench: Bench, address: Address, folder: Path) -> None:
             unit="jobs/s",
             first=f"rabbitry: {_daemons(COUNTS[0])}",
             notes={"prefetch of each": WIDE, "argument_bytes": SIZE_BYTES},
-            rounds=ROUNDS,
             warm_up=False,
         )
 
