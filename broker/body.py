@@ -196,10 +196,13 @@ def _dump_json(value: Any, arrays: list[Any]) -> bytes:
 
 def _load_json(content: bytes | memoryview | str) -> Any:
     text = content if isinstance(content, str) else str(content, "utf-8")
-    if _TYPE in text or _ESCAPED in text:
-        return kombu_json.loads(text)
-    # Nothing that kombu would make a date or a UUID of: without its hook it takes half the time.
-    return json.loads(text)
+    # Without kombu's hook it takes half the time.
+    return json.loads(text) if is_plain_json(text) else kombu_json.loads(text)
+
+
+def is_plain_json(text: str) -> bool:
+    """Say whether JSON holds nothing that kombu would make a date, a UUID or another type of."""
+    return _TYPE not in text and _ESCAPED not in text
 
 
 def _load_arrays_json(content: bytes | memoryview | str) -> Any:

@@ -149,11 +149,12 @@ class JobTask(celery.Task):  # type: ignore[misc]
     give_up_on: tuple[type[Exception], ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self.request.called_directly:
+        request = self.request
+        if request.called_directly:
             return self.run(*args, **kwargs)
-        news = self.backend.news_of(self.request) if self.request.get(NEWS) else None
-        current = job_of(self.name, self.request, news=news, is_cancelled=self.is_cancelled)
-        self.request.started_ms = round(time.time() * 1000)
+        news = self.backend.news_of(request) if request.get(NEWS) else None
+        current = job_of(self.name, request, news=news, is_cancelled=self.is_cancelled)
+        request.started_ms = round(time.time() * 1000)
         token = enter(current)
         try:
             return self._run(current, args, kwargs)

@@ -53,10 +53,11 @@ class Signature:
         self._signature = signature.replace(parameters=parameters)
         # Where all parameters are of one kind, the usual arguments need no binding.
         self._names = tuple(self._signature.parameters)
+        self._known = frozenset(self._names)
         kinds = {each.kind for each in parameters}
         self._by_name, self._by_position = kinds <= _BY_NAME, kinds <= _BY_POSITION
         hints = get_type_hints(function, include_extras=True)
-        self._adapters: dict[str, TypeAdapter[Any]] = {}
+        self._validators: dict[str, Any] = {}
         for name, parameter in self._signature.parameters.items():
             annotation: Any = hints.get(name)
             if annotation is None:
@@ -67,7 +68,7 @@ class Signature:
                 annotation = tuple[annotation, ...]
             elif parameter.kind is parameter.VAR_KEYWORD:
                 annotation = dict[str, annotation]
-            self._adapters[name] = TypeAdapter(annotation)
+            self._validators[name] = TypeAdapter(annotation).validator
 
     def bind(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments as the function takes them, converted where that is harmless.
@@ -75,8 +76,12 @@ class Signature:
         Raises:
             InvalidArguments: names the argument and what is wrong with it.
         """
-        bound = self._bound(args, kwargs)
-        return bound.args, bound.kwargs
+        given = self._given(args, kwargs)
+        if given is None:
+            bound = self._bound(args, kwargs)
+            return bound.args, bound.kwargs
+        self._check(given)
+        return (tuple(given.values()), {}) if args else ((), given)
 
     def values(self, args: Any, kwargs: Any) -> dict[str, Any]:
         """Return the arguments by the names of their parameters; what is left out is absent.
@@ -84,14 +89,19 @@ class Signature:
         Raises:
             InvalidArguments: as above.
         """
-        if self._by_position and not kwargs and len(args) == len(self._names):
-            given = dict(zip(self._names, args, strict=True))
-        elif self._by_name and not args and kwargs.keys() == self._signature.parameters.keys():
-            given = dict(kwargs)
-        else:
+        given = self._given(args, kwargs)
+        if given is None:
             return self._bound(args, kwargs).arguments
         self._check(given)
         return given
+
+    def _given(self, args: Any, kwargs: Any) -> dict[str, Any] | None:
+        """Return the usual arguments by their names; None for all that needs binding."""
+        if self._by_position and not kwargs and len(args) == len(self._names):
+            return dict(zip(self._names, args, strict=True))
+        if self._by_name and not args and kwargs.keys() == self._known:
+            return dict(kwargs)
+        return None
 
     def _bound(self, args: Any, kwargs: Any) -> inspect.BoundArguments:
         try:
@@ -105,11 +115,11 @@ class Signature:
 
     def _check(self, given: dict[str, Any]) -> None:
         for name, value in given.items():
-            adapter = self._adapters.get(name)
-            if adapter is None:
+            validator = self._validators.get(name)
+            if validator is None:
                 continue
             try:
-                given[name] = adapter.validate_python(value)
+                given[name] = validator.validate_python(value)
             except ValidationError as exc:
                 first = exc.errors(include_url=False, include_context=False)[0]
                 at = "".join(f"[{part!r}]" for part in first["loc"])

@@ -23,6 +23,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_ready
 from kombu.exceptions import EncodeError
 
+from broker.body import JSON, is_plain_json
 from broker.case_file import Reason
 from broker.message import ATTEMPT, CALL, PUBLISHED, attempt_of
 from broker.receipt import Receipt
@@ -36,6 +37,8 @@ from consumers.logs import log_ended
 logger = get_logger("rabbitry.job")
 
 _LOST = (WorkerLostError, SystemExit, KeyboardInterrupt)
+# Of a body: up to here its arguments travel to a process as quickly as their text.
+_DECODED_CHARACTERS = 4096
 
 
 class JobRequest(Request):  # type: ignore[misc]
@@ -50,6 +53,9 @@ class JobRequest(Request):  # type: ignore[misc]
     acknowledged: bool
     time_start: float | None
     _message: Any
+    # What the pool gets, with its content type; one without is decoded.
+    _body: Any
+    _content_type: str | None
     _over = False
     # What acknowledging it means, and what the observer was told that became of it.
     _ending = "done"
@@ -68,6 +74,7 @@ class JobRequest(Request):  # type: ignore[misc]
         soft, hard = (*self.time_limits, None, None)[:2]
         if hard and self.task.time_limit:
             self.time_limits = (soft, min(hard, self.task.time_limit))
+        self._decode_once()
         headers = self._request_dict
         self._queue = str(headers.get(FROM) or "")
         redelivered = bool(headers["delivery_info"]["redelivered"]) or ATTEMPT in headers
@@ -75,6 +82,17 @@ class JobRequest(Request):  # type: ignore[misc]
         self._app.observer.received(
             self._type, self._queue, waited_s=self._waited_s, redelivered=redelivered
         )
+
+    def _decode_once(self) -> None:
+        """Hand a small body on as it was decoded to be looked at, rather than as text."""
+        body = self._body
+        if (
+            self._content_type == JSON
+            and isinstance(body, str)
+            and len(body) <= _DECODED_CHARACTERS
+            and is_plain_json(body)
+        ):
+            self._body, self._content_type = self._payload, None
 
     @property
     def _undertaker(self) -> Undertaker:

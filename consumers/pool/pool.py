@@ -9,31 +9,24 @@ no more messages than there are slots.
 from __future__ import annotations
 
 import gc
-import pickle
 from collections.abc import Callable
 from functools import partial
-from pickle import PickleBuffer
 from time import monotonic
 from typing import Any
 
 from billiard.pool import ACK, TERMINATE
-from celery.app.trace import fast_trace_task, trace_task_ret
 from celery.concurrency import prefork
 from celery.concurrency.asynpool import AsynPool
 from celery.utils.functional import noop
 from celery.utils.log import get_logger
 
-from broker.body import ARRAYS_JSON, ARRAYS_MSGPACK
 from consumers.pool.child import JobChild
-from consumers.pool.inbox import SMALL_BYTES, Inbox
+from consumers.pool.inbox import Inbox
+from consumers.pool.payload import payload_of
 from consumers.pool.results import JobResults
 
 logger = get_logger("rabbitry.pool")
 
-# What a job's process calls, with its request, body and content type; see `payload_of`.
-_TRACERS = (fast_trace_task, trace_task_ret)
-_DECODED = ("args", "kwargs")
-_ARRAYS = (ARRAYS_JSON, ARRAYS_MSGPACK)
 # Between looks for jobs that have begun, and for those that have run too long.
 LOOK_S = 0.1
 # Between a process's last breath and its end.
@@ -241,27 +234,6 @@ class JobPool(AsynPool):  # type: ignore[misc]
             for other in tuple(self._cache.values())
             if other._accepted
         )
-
-
-def payload_of(message: Any) -> tuple[bytes, bytes]:
-    """Return a job as its process reads it: pickled, and beside that the arrays' body."""
-    kind, (number, index, function, args, kwargs) = message
-    large = b""
-    if function in _TRACERS and args[4]:
-        name, id, request, body, content_type, encoding = args
-        # The process decodes the body, and has the arguments of that.
-        request = {key: value for key, value in request.items() if key not in _DECODED}
-        if content_type in _ARRAYS and type(body) is bytes and len(body) > SMALL_BYTES:
-            large, body = body, PickleBuffer(body)
-        args = (name, id, request, body, content_type, encoding)
-    message = (kind, (number, index, function, args, kwargs))
-    protocol = pickle.HIGHEST_PROTOCOL
-    if not large:
-        return pickle.dumps(message, protocol=protocol), b""
-    # What is told True stays within.
-    return pickle.dumps(
-        message, protocol=protocol, buffer_callback=lambda each: each.raw().obj is not large
-    ), large
 
 
 def _over(job: Any, now: float) -> str | None:

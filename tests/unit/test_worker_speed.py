@@ -23,7 +23,7 @@ from broker.body import encode
 from consumers.pool.begun import Begun
 from consumers.pool.child import Outbox
 from consumers.pool.inbox import SMALL_BYTES, Inbox, InboxEnd
-from consumers.pool.pool import payload_of
+from consumers.pool.payload import payload_of, trace_job
 from consumers.pool.results import JobResults
 from consumers.transport import BufferedTCP
 
@@ -75,7 +75,7 @@ def test_a_job_travels_without_what_its_body_says_and_a_large_array_uncopied(inb
         taken = inbox.take(wait=False)
         found = pickle.loads(taken.payload, buffers=taken.buffers)
         function, args, _ = found[1][2:]
-        assert function is fast_trace_task
+        assert function is trace_job
         assert args[2] == {"id": "1"}
         assert bytes(args[3]) == content
     assert request["args"] == [1]
