@@ -71,6 +71,51 @@ def test_text_that_is_no_utf_8_stays_bytes_in_names_and_values() -> None:
     assert decode_properties_basic(data, 12)[0] == Reader().properties(data, 12)
 
 
+@given(st.lists(properties, min_size=2, max_size=4), st.data())
+def test_what_is_like_the_messages_before_is_read_the_same(given_, data) -> None:
+    """Messages of one way, many of which differ in values alone."""
+    read, alike = Reader(), []
+    for each in given_:
+        headers = each.get("application_headers", {})
+        alike += [
+            {
+                **each,
+                "application_headers": {name: data.draw(_like(headers[name])) for name in headers},
+            }
+            for _ in range(3)
+        ]
+    for each in data.draw(st.permutations(alike)):
+        raw = b"\0" * 12 + Message("", **each)._serialize_properties()
+        expected, _ = decode_properties_basic(raw, 12)
+        found = read.properties(raw, 12, b"way")
+        assert found == expected
+        assert list(found["application_headers"]) == list(expected["application_headers"])
+        # It belongs to who gets it.
+        _ruin(found["application_headers"])
+
+
+def _like(value: Any) -> Any:
+    """Return a strategy for values of the same type, that one among them."""
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int):
+        return st.sampled_from((value, 0, 7, 2**31 - 1, -(2**31), 2**40, -(2**63)))
+    if isinstance(value, str):
+        return st.sampled_from((value, "", "a", "é" * 300, "b\x03etaV"))
+    return st.just(value)
+
+
+def _ruin(value: Any) -> None:
+    if isinstance(value, dict):
+        for each in value.values():
+            _ruin(each)
+        value.clear()
+    elif isinstance(value, list):
+        for each in value:
+            _ruin(each)
+        value.append("ruined")
+
+
 class Connection:
     """As much of py-amqp's connection as its frame handler asks for."""
 
