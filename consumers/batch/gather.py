@@ -59,10 +59,11 @@ class Gatherer:
         batch = self._open.get(task.name)
         if batch is None:
             batch = self._open[task.name] = Batch(task, self._consumer, self._alone, self._begun)
-            self._alarm.set(task.wait_s, batch.submit)
+            self._alarm.set(task.name, task.wait_s, batch.submit)
         batch.add(message, item)
         if len(batch) >= task.size or batch.size_bytes >= MOST_BYTES:
             del self._open[task.name]
+            self._alarm.drop(task.name)
             batch.submit()
         return True
 

@@ -236,9 +236,9 @@ def test_an_alarm_calls_in_the_order_of_the_times_and_not_after_it_is_closed() -
         done.set()
 
     alarm = Alarm(lambda function: function())
-    alarm.set(3600, lambda: called.append("never"))
-    alarm.set(0.02, last)
-    alarm.set(0.001, lambda: called.append("first"))
+    alarm.set("a", 3600, lambda: called.append("never"))
+    alarm.set("b", 0.02, last)
+    alarm.set("c", 0.001, lambda: called.append("first"))
     assert done.wait(10)
     alarm.close()
     assert called == ["first", "second"]
