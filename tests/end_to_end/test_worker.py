@@ -15,8 +15,18 @@ import pytest
 from broker.errors import RemoteError
 from producers.caller import Caller, Job
 from producers.publisher import Publisher
+from tests.end_to_end.conftest import Daemon
+from tests.probes import ANYWHERE, Probe
 from tests.provision import consumers_of, ready_in
 from tests.waiting import until
+
+RUN = (sys.executable, "-m", "rabbitry", "worker", "run", "--health", ANYWHERE)
+
+
+def until_begun(worker: Daemon, count: int) -> None:
+    """Wait until so many jobs run; what was only received goes back when the worker stops."""
+    probe = Probe.of_log(lambda: worker.log)
+    until(lambda: probe.worker("running") == {(): count}, timeout_s=20, what="jobs to begin")
 
 
 def children_of(pid: int) -> list[int]:
@@ -124,12 +134,13 @@ def test_jobs_of_a_killed_child_and_of_a_killed_worker_are_run_again(provisioned
     assert (waiting, dead) == (0, 0)
 
 
-def test_sigterm_finishes_what_runs_and_leaves_the_rest(provisioned, worker) -> None:
+def test_sigterm_finishes_what_runs_and_leaves_the_rest(provisioned, start) -> None:
+    worker = start(*RUN, "normal")
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         receipts = [publisher.publish("demo.sleep", seconds=1.0) for _ in range(10)]
         for receipt in receipts:
             receipt.wait()
-    until(lambda: worker.log.count("received") >= 2, timeout_s=20, what="two jobs to start")
+    until_begun(worker, 2)
     started = time.monotonic()
     assert worker.stop(timeout_s=40) == 0
     # A plain Celery worker takes half a minute here, and what it finished meanwhile runs again.
@@ -144,10 +155,10 @@ def test_what_outlasts_the_grace_goes_back_to_rabbitmq(provisioned, start) -> No
     provisioned.path.write_text(
         text + "  hasty: {queues: [jobs.normal], concurrency: 1, grace: 1s}\n"
     )
-    daemon = start(sys.executable, "-m", "rabbitry", "worker", "run", "hasty")
+    daemon = start(*RUN, "hasty")
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         publisher.publish("demo.sleep", seconds=60.0).wait()
-    until(lambda: "received" in daemon.log, timeout_s=20, what="the job to start")
+    until_begun(daemon, 1)
     started = time.monotonic()
     assert daemon.stop(timeout_s=40) == 0
     assert 1 <= time.monotonic() - started < 15
@@ -159,10 +170,11 @@ def test_what_outlasts_the_grace_goes_back_to_rabbitmq(provisioned, start) -> No
     )
 
 
-def test_a_second_signal_ends_at_once(provisioned, worker) -> None:
+def test_a_second_signal_ends_at_once(provisioned, start) -> None:
+    worker = start(*RUN, "normal")
     with Publisher(provisioned.topology, provisioned.url) as publisher:
         publisher.publish("demo.sleep", seconds=60.0).wait()
-    until(lambda: "received" in worker.log, timeout_s=20, what="the job to start")
+    until_begun(worker, 1)
     worker.process.send_signal(signal.SIGTERM)
     until(lambda: "stopping" in worker.log, timeout_s=10, what="the first signal to count")
     started = time.monotonic()

@@ -9,6 +9,7 @@ import pytest
 
 from producers.caller import Caller
 from tests.integration.conftest import Provisioned
+from tests.probes import ANYWHERE, Probe
 from tests.provision import QUICK, consumers_of, provision, topology_of
 from tests.waiting import until
 
@@ -33,7 +34,10 @@ def provisioned(rabbitmq, vhost, tmp_path, monkeypatch) -> Provisioned:
 
 
 def test_it_runs_the_code_that_is_there_now(provisioned, start, tmp_path) -> None:
-    daemon = start(sys.executable, "-m", "rabbitry", "worker", "run", "normal", "--reload")
+    daemon = start(
+        *(sys.executable, "-m", "rabbitry", "worker", "run", "normal"),
+        *("--reload", "--health", ANYWHERE),
+    )
     code = tmp_path / "words.py"
     with Caller(provisioned.topology, provisioned.url) as caller:
         assert caller.call("test.word", timeout_s=20) == "first"
@@ -52,11 +56,10 @@ def test_it_runs_the_code_that_is_there_now(provisioned, start, tmp_path) -> Non
             timeout_s=40,
             what="the next process to consume",
         )
-        received = daemon.log.count(" received")
+        # Of the process that came last.
+        probe = Probe.of_log(lambda: daemon.log[daemon.log.rindex("health: ") :])
         last = caller.submit("test.word", timeout_s=20)
-        until(
-            lambda: daemon.log.count(" received") > received, timeout_s=20, what="the job to begin"
-        )
+        until(lambda: probe.worker("running") == {(): 1}, timeout_s=20, what="the job to begin")
         assert daemon.stop() == 0, daemon.log
         assert last.result() == "third"
     assert consumers_of(provisioned.address, "jobs.normal") == 0
