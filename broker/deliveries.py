@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from struct import Struct
+from struct import error as StructError  # noqa: N812
 from typing import Any
 
 from broker.errors import InvalidMessage
@@ -20,6 +21,9 @@ _tag_and_bit = Struct(">QB").unpack_from
 _header = Struct(">HHQH").unpack_from
 _HEADER_BYTES = 14
 _length = Struct(">I").unpack_from
+_number = Struct(">q").unpack_from
+# Types of a table's values.
+_NUMBERS, _TEXT = b"lL", b"S"[0]
 # The flags of the properties before the last that is read here, in their order.
 _CONTENT_TYPE, _ENCODING, _HEADERS = 0x8000, 0x4000, 0x2000
 _MODE, _PRIORITY, _CORRELATION_ID = 0x1000, 0x0800, 0x0400
@@ -66,8 +70,9 @@ class Delivery:
         Raises:
             InvalidMessage: it is no table.
         """
-        if len(self._table) <= 4:
-            return {}
+        found = _texts_and_numbers(self._table)
+        if found is not None:
+            return found
         from amqp.serialization import loads
 
         try:
@@ -121,6 +126,30 @@ class Deliveries:
         delivery = Delivery(*self._tag, self._header, body)
         self._tag, self._parts = None, []
         self._deliver(delivery)
+
+
+def _texts_and_numbers(table: bytes) -> dict[str, Any] | None:
+    """Return a table that has nothing but texts and numbers, as replies have; else None."""
+    found: dict[str, Any] = {}
+    at, end = 4, len(table)
+    try:
+        while at < end:
+            begin = at + 1
+            at = begin + table[at]
+            name, kind = table[begin:at].decode(), table[at]
+            at += 1
+            if kind in _NUMBERS:
+                (found[name],) = _number(table, at)
+                at += 8
+            elif kind == _TEXT:
+                begin = at + 4
+                at = begin + _length(table, at)[0]
+                found[name] = table[begin:at].decode()
+            else:
+                return None
+    except (IndexError, StructError, UnicodeDecodeError):
+        return None
+    return found if at == end or not table else None
 
 
 def _short(data: bytes, at: int) -> tuple[int, bytes]:

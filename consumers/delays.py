@@ -128,6 +128,9 @@ class Waiting:
         queue = queue_of(consumer, message.delivery_info.get("consumer_tag"))
         if queue is None or not isinstance(message.headers, dict):
             return False
+        if message.headers.get("eta") is None:
+            message.headers[FROM] = queue
+            return False
         due_s = due_of(message.headers, consumer.app.timezone)
         wait_s = 0.0 if due_s is None else due_s - time.time()
         if wait_s <= (CLOCK_SKEW_S if was_delayed(message.headers) else 0):

@@ -7,7 +7,7 @@ from typing import Any
 
 from kombu.exceptions import ContentDisallowed
 
-from broker.body import CONTENT_TYPES
+from broker.body import CONTENT_TYPES, JSON, load_json
 from broker.case_file import Reason
 from consumers.failure.failure import Failure
 
@@ -32,7 +32,7 @@ def problem_of(
             f" {', '.join(content_types)}",
         )
     try:
-        payload = message.payload
+        payload = _payload_of(message)
     except ContentDisallowed as exc:
         return Failure.of(Reason.CONTENT_TYPE, exc, with_traceback=False)
     # Decoders raise what they like.
@@ -45,6 +45,18 @@ def problem_of(
     if name not in jobs:
         return Failure(Reason.UNKNOWN_JOB, "", f"this worker has no task {name!r}")
     return None
+
+
+def _payload_of(message: Any) -> Any:
+    """Return what a message's body says; what kombu would make of it, and keep."""
+    if message.content_type != JSON or message._decoded_cache is not None:
+        return message.payload
+    try:
+        payload = message._decoded_cache = load_json(message.body)
+    # kombu has its own words for it.
+    except Exception:  # noqa: BLE001
+        return message.payload
+    return payload
 
 
 def _wrong(headers: Mapping[str, Any], payload: Any) -> str | None:

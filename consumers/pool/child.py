@@ -53,7 +53,7 @@ class Outbox:
     def __init__(self, queue: Any, begun: Begun, replies: Replies | None = None) -> None:
         self._queue = queue
         self._begun = begun
-        self._word = b""
+        self._word: Any = None
         self._writer = queue._writer
         self._reader = queue._reader
         self._replies = replies
@@ -70,21 +70,22 @@ class Outbox:
         Raises:
             Exception: it cannot be pickled.
         """
-        frame = _frame(message)
         if message[0] == ACK:
             number, _, at, *_ = message[1]
             self._begun.note(number, at)
-            with self._lock:
-                if self._held:
-                    self._write(frame)
-                else:
-                    self._word = frame
+            if self._held:
+                with self._lock:
+                    self._write(_frame(message))
+            else:
+                self._word = message
             return
+        frame = _frame(message)
         if message[0] != READY:
             with self._lock:
                 self._write(frame)
             return
-        frame, self._word = self._word + frame, b""
+        if self._word is not None:
+            frame, self._word = _frame(self._word) + frame, None
         replies = self._replies.unconfirmed() if self._replies is not None else ()
         if replies:
             self._put_after(replies, frame)

@@ -14,7 +14,6 @@ from consumers.pool.inbox import SMALL_BYTES
 
 # What Celery has a job's process call, with its request, body and content type.
 _TRACERS = (trace.fast_trace_task, trace.trace_task_ret)
-_DECODED = ("args", "kwargs")
 _ARRAYS = (ARRAYS_JSON, ARRAYS_MSGPACK)
 # The names in a request that are no headers of the user's, for Celery's `Context`; it makes this
 # set anew for each job, and takes its names out of a copy of the request one by one.
@@ -28,7 +27,9 @@ def payload_of(message: Any) -> tuple[bytes, bytes]:
     if function in _TRACERS:
         name, id, request, body, content_type, encoding = args
         # The process has the arguments of the body.
-        request = {key: value for key, value in request.items() if key not in _DECODED}
+        request = request.copy()
+        request.pop("args", None)
+        request.pop("kwargs", None)
         if content_type in _ARRAYS and type(body) is bytes and len(body) > SMALL_BYTES:
             large, body = body, PickleBuffer(body)
         args = (name, id, request, body, content_type, encoding)

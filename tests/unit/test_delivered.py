@@ -17,12 +17,14 @@ from broker.frames import BODY, HEADER, METHOD, properties_of
 DELIVER = pack(">HH", 60, 60)
 
 texts = st.text(max_size=20)
+# What replies have, and what py-amqp is to read.
+values = texts | st.integers(-(2**40), 2**40) | st.booleans() | st.none()
 properties = st.fixed_dictionaries(
     {},
     optional={
         "content_type": texts,
         "content_encoding": texts,
-        "application_headers": st.dictionaries(texts, texts | st.integers(0, 2**40), max_size=4),
+        "application_headers": st.dictionaries(texts, values, max_size=4),
         "delivery_mode": st.integers(1, 2),
         "priority": st.integers(0, 31),
         "correlation_id": texts,
