@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import InitVar, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from broker import inherited
@@ -110,23 +111,27 @@ class CurrentJob(_Lines):
 _CURRENT: ContextVar[CurrentJob | None] = ContextVar("rabbitry_current_job", default=None)
 
 
-# Of a batch, whose task has many jobs and no current one.
-_BATCH: ContextVar[tuple[CurrentJob, ...]] = ContextVar("rabbitry_current_batch", default=())
+# Of a batch, whose task has many jobs and no current one. Most never ask for them.
+_BATCH: ContextVar[Callable[[], tuple[CurrentJob, ...]] | None] = ContextVar(
+    "rabbitry_current_batch", default=None
+)
 
 
 def current_job() -> CurrentJob | None:
     """Return the job that this code runs in, or None outside of one, and in a batch."""
-    return None if _BATCH.get() else _CURRENT.get()
+    return _CURRENT.get() if _BATCH.get() is None else None
 
 
 def current_jobs() -> tuple[CurrentJob, ...]:
     """Return the jobs that this code runs for: those of a batch in its order, one, or none."""
     batch, current = _BATCH.get(), _CURRENT.get()
-    return batch or (() if current is None else (current,))
+    if batch is not None:
+        return batch()
+    return () if current is None else (current,)
 
 
 Entered = tuple[Token[CurrentJob | None], Token[Parent | None]]
-EnteredBatch = tuple[Token[tuple[CurrentJob, ...]], Token[Parent | None]]
+EnteredBatch = tuple[Token[Callable[[], tuple[CurrentJob, ...]] | None], Token[Parent | None]]
 
 
 def enter(job: CurrentJob) -> Entered:
@@ -142,13 +147,19 @@ def leave(token: Entered) -> None:
     inherited.leave(parent)
 
 
-def enter_batch(jobs: tuple[CurrentJob, ...]) -> EnteredBatch:
-    """Make jobs those of the batch that runs; give the token to `leave_batch` when it is over."""
-    deadlines = [job.deadline_s for job in jobs]
+def enter_batch(
+    jobs: Callable[[], tuple[CurrentJob, ...]], deadlines: Sequence[float | None]
+) -> EnteredBatch:
+    """Make jobs those of the batch that runs; give the token to `leave_batch` when it is over.
+
+    Args:
+        jobs: returns them; called when they are asked for, once.
+        deadlines: of each, seconds since 1970-01-01 UTC, or None.
+    """
     known = [each for each in deadlines if each is not None]
     # What a batch publishes is wanted for as long as any job of it.
     latest = max(known) if known and len(known) == len(deadlines) else None
-    return _BATCH.set(jobs), inherited.enter(Parent(None, None, latest))
+    return _BATCH.set(cache(jobs)), inherited.enter(Parent(None, None, latest))
 
 
 def leave_batch(token: EnteredBatch) -> None:

@@ -45,10 +45,10 @@ class Times:
         self.counts = [0] * len(_BOUNDS)
         self.sum_s = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(BUCKETS_S, seconds)] += 1
-        self.sum_s += seconds
+    def add(self, seconds: float, count: int = 1) -> None:
+        """Count one, or several that took as long."""
+        self.counts[bisect_left(BUCKETS_S, seconds)] += count
+        self.sum_s += seconds * count
 
     def buckets(self) -> list[tuple[str, float]]:
         """Return how many took at most so long, as Prometheus has it."""
@@ -113,22 +113,24 @@ class JobMetrics(JobObserver, Collector):
             elif waited_s is not None:
                 tally.waited.add(waited_s)
 
-    def began(self, job: str, queue: str) -> None:
-        """Count a job that runs."""
+    def began(self, job: str, queue: str, *, count: int = 1) -> None:
+        """Count what runs of a job."""
         with self._lock:
-            self._tally(job, queue).running += 1
+            self._tally(job, queue).running += count
         if self._in_loop is not None:
             self._in_loop.busy(self._limit_s(job))
 
-    def ended(self, job: str, queue: str, outcome: str, *, ran_s: float | None) -> None:
+    def ended(
+        self, job: str, queue: str, outcome: str, *, ran_s: float | None, count: int = 1
+    ) -> None:
         """Count an outcome."""
         with self._lock:
             tally = self._tally(job, queue)
-            tally.ended += 1
-            tally.outcomes[outcome] += 1
+            tally.ended += count
+            tally.outcomes[outcome] += count
             if ran_s is not None:
-                tally.running -= 1
-                tally.ran.add(ran_s)
+                tally.running -= count
+                tally.ran.add(ran_s, count)
         if self._in_loop is not None and ran_s is not None:
             self._in_loop.free()
 

@@ -21,11 +21,13 @@ class JobObserver:
             redelivered: whether RabbitMQ has delivered it before.
         """
 
-    def began(self, job: str, queue: str) -> None:
-        """Note that a job runs from now on."""
+    def began(self, job: str, queue: str, *, count: int = 1) -> None:
+        """Note that so many of a job run from now on."""
 
-    def ended(self, job: str, queue: str, outcome: str, *, ran_s: float | None) -> None:
-        """Note how one delivery of a job ended; each that was received ends once.
+    def ended(
+        self, job: str, queue: str, outcome: str, *, ran_s: float | None, count: int = 1
+    ) -> None:
+        """Note how a delivery of a job ended, or several; each that was received ends once.
 
         Args:
             job: its name.
@@ -34,6 +36,7 @@ class JobObserver:
                 letter), ``answered`` (a call that got an error) or ``returned`` (given back to its
                 queue, not counted as a failure).
             ran_s: how long it ran, seconds; None where it never began.
+            count: of how many deliveries, such as those of a batch, that is true.
         """
 
     def dead_lettered(self, queue: str, reason: str) -> None:

@@ -33,6 +33,11 @@ class Item(NamedTuple):
     deadline_ms: float | None
     call: Call | None
 
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds since 1970-01-01 UTC after which nobody wants it, or None."""
+        return None if self.deadline_ms is None else self.deadline_ms / 1000
+
 
 class Call(NamedTuple):
     """Where a call's reply goes.
@@ -88,13 +93,12 @@ class Report:
 
 def job_of(name: str, item: Item, *, is_cancelled: Callable[[str], bool]) -> CurrentJob:
     """Return the job that a message of a batch is; it was never tried before."""
-    deadline_ms = item.deadline_ms
     return CurrentJob(
         name=name,
         id=item.id,
         attempt=1,
         redelivered=item.redelivered,
-        deadline_s=None if deadline_ms is None else deadline_ms / 1000,
+        deadline_s=item.deadline_s,
         call=item.call is not None,
         is_cancelled=is_cancelled,
     )

@@ -50,7 +50,8 @@ class BatchTask(JobTask):
         """
         job = current_job()
         assert job is not None
-        (result,) = self._call([self.columns.row(args, kwargs)], [job])
+        row = self.columns.row(args, kwargs)
+        (result,) = self._call([row], lambda: (job,), [job.deadline_s])
         if isinstance(result, BaseException):
             raise result
         return result
@@ -60,23 +61,23 @@ class BatchTask(JobTask):
         started = time.monotonic()
         started_ms = round(time.time() * 1000)
         endings: list[Ending] = [Word.ALONE] * len(items)
-        ready: list[tuple[int, CurrentJob, tuple[Any, ...]]] = []
+        ready: list[tuple[int, tuple[Any, ...]]] = []
+        is_cancelled = self.is_cancelled
         replies = _Replies(self.backend, hostname=hostname, started_ms=started_ms)
         for index, item in enumerate(items):
             arguments = _arguments_of(item)
             if arguments is None:
                 continue
-            job = job_of(self.name, item, is_cancelled=self.is_cancelled)
-            if job.cancelled:
+            if is_cancelled(item.id):
                 exc = Cancelled(not_begun(self.name, item.id))
                 endings[index] = self._refuse(item, Reason.CANCELLED, exc, replies)
                 continue
-            passed = late(job)
+            passed = None if item.deadline_ms is None else late(self._job_of(item))
             if passed is not None:
                 endings[index] = self._refuse(item, Reason.DEADLINE, passed, replies)
                 continue
             try:
-                ready.append((index, job, self.columns.row(*arguments)))
+                ready.append((index, self.columns.row(*arguments)))
             except InvalidArguments as exc:
                 endings[index] = self._refuse(item, Reason.ARGUMENTS, exc, replies)
         # As for a single job: programs close their idle connections then.
@@ -88,22 +89,25 @@ class BatchTask(JobTask):
             "kwargs": {},
         }
         signals.task_prerun.send(**about)
-        for group in self.columns.groups([row for _, _, row in ready]):
+        for group in self.columns.groups([row for _, row in ready]):
             members = [ready[at] for at in group]
-            ended = self._run_group(members, [items[index] for index, _, _ in members], replies)
-            for (index, _, _), ending in zip(members, ended, strict=True):
+            rows, inside = [row for _, row in members], [items[index] for index, _ in members]
+            for (index, _), ending in zip(
+                members, self._run_group(rows, inside, replies), strict=True
+            ):
                 endings[index] = ending
         signals.task_postrun.send(**about, retval=None, state="SUCCESS")
         return Report(endings, time.monotonic() - started)
 
     def _run_group(
         self,
-        members: Sequence[tuple[int, CurrentJob, tuple[Any, ...]]],
+        rows: Sequence[tuple[Any, ...]],
         items: Sequence[Item],
         replies: _Replies,
     ) -> list[Ending]:
+        deadlines = [item.deadline_s for item in items]
         try:
-            results = self._call([row for _, _, row in members], [job for _, job, _ in members])
+            results = self._call(rows, lambda: tuple(map(self._job_of, items)), deadlines)
         except (Exception, SystemExit) as exc:
             if isinstance(exc, SystemExit) and not is_own(exc):
                 raise
@@ -113,10 +117,18 @@ class BatchTask(JobTask):
             self._end(item, result, replies) for item, result in zip(items, results, strict=True)
         ]
 
-    def _call(self, rows: Sequence[tuple[Any, ...]], jobs: Sequence[CurrentJob]) -> list[Any]:
+    def _job_of(self, item: Item) -> CurrentJob:
+        return job_of(self.name, item, is_cancelled=self.is_cancelled)
+
+    def _call(
+        self,
+        rows: Sequence[tuple[Any, ...]],
+        jobs: Callable[[], tuple[CurrentJob, ...]],
+        deadlines: Sequence[float | None],
+    ) -> list[Any]:
         """Call the task once; return a result, or an exception, for each row."""
         args, kwargs = self.columns.arguments(rows)
-        token = enter_batch(tuple(jobs))
+        token = enter_batch(jobs, deadlines)
         try:
             return _results(self.name, run_to_end(self.run(*args, **kwargs)), len(rows))
         finally:
@@ -199,17 +211,17 @@ class _Replies:
         self._backend.store_result(item.id, result, state, request=request, **more)
 
 
-def run_batch(name: str, items: Sequence[Item], hostname: str) -> Report:
+def run_batch(name: str, items: Sequence[tuple[Any, ...]], hostname: str) -> Report:
     """Run a batch in a process, or a thread, of the pool.
 
     Args:
         name: of the job.
-        items: its messages.
+        items: its messages, each an `Item` as a plain tuple.
         hostname: of the worker.
     """
     task: BatchTask = current_app.tasks[name]
     try:
-        return task.run_all(items, hostname=hostname)
+        return task.run_all(list(map(Item._make, items)), hostname=hostname)
     # Such as a signal's receiver: in a thread of the pool nobody would learn of it.
     except Exception as exc:
         logger.exception("a batch of %d messages of job %s failed", len(items), name)

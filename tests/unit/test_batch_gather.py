@@ -15,7 +15,7 @@ from broker.message import EMBED
 from consumers.batch import gather
 from consumers.batch.alarm import Alarm
 from consumers.batch.gather import Gatherer, item_of
-from consumers.batch.item import Failed, Report, Word
+from consumers.batch.item import Failed, Item, Report, Word
 from consumers.batch.task import BatchTask
 from consumers.cancel.jobs import CancelledJobs
 from consumers.failure.failure import Failure
@@ -114,7 +114,7 @@ def test_a_message_asks_for_a_slot_when_it_has_waited_and_fills_up_until_there_i
     (batch,) = consumer.submitted
     batch.execute_using_pool(consumer.pool)
     ((name, items, _),) = consumer.calls
-    assert (name, [item.id for item in items]) == ("test.job", ["first", "second"])
+    assert (name, [Item(*item).id for item in items]) == ("test.job", ["first", "second"])
     gatherer.take(message("third"))
     assert len(batch) == 2
 

@@ -63,7 +63,7 @@ def test_code_of_a_job_runs_within_it_and_detached_code_does_not() -> None:
 
 def test_what_a_batch_publishes_is_wanted_as_long_as_any_job_of_it() -> None:
     for deadlines, latest in (((3.0, 7.0), 7.0), ((3.0, None), None), ((None, None), None)):
-        token = enter_batch(tuple(job("a", each) for each in deadlines))
+        token = enter_batch(lambda: (job("a", NOW_S),), deadlines)
         try:
             assert inherited.parent() == Parent(None, None, latest)
         finally:

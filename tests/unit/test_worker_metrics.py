@@ -128,6 +128,18 @@ def test_what_a_worker_is_and_consumes_is_told() -> None:
     assert total(counted, "reconnects_total") == 1
 
 
+def test_a_batch_is_counted_as_its_messages() -> None:
+    one_by_one, together = metrics(), metrics()
+    for _ in range(3):
+        one_by_one.began("a", "q")
+        one_by_one.ended("a", "q", "done", ran_s=0.25)
+    together.began("a", "q", count=3)
+    assert total(together, "running") == 3
+    together.ended("a", "q", "done", ran_s=0.25, count=3)
+    for name in ("running", "in_flight", "jobs_total", "run_seconds_bucket", "run_seconds_sum"):
+        assert values(together, name) == values(one_by_one, name)
+
+
 def test_a_pool_that_runs_jobs_in_the_loop_keeps_the_pulse_busy() -> None:
     now = [0.0]
     pulse = Pulse(stuck_s=30, clock=lambda: now[0])
