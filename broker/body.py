@@ -27,6 +27,8 @@ PLACEHOLDER = "$ndarray"
 # How kombu marks what JSON has no word for; an underscore may be escaped.
 _TYPE, _ESCAPED = "__type__", "\\u005"
 MSGPACK_PLACEHOLDER = 78
+# What `json.loads` comes to, behind what it does for other types, options and white space.
+_raw_decode = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,16 @@ def load_json(content: bytes | memoryview | str) -> Any:
     """Read JSON as kombu does, with its types; raises what decoders raise."""
     text = content if isinstance(content, str) else str(content, "utf-8")
     # Without kombu's hook it takes half the time.
-    return json.loads(text) if is_plain_json(text) else kombu_json.loads(text)
+    return _load_plain(text) if is_plain_json(text) else kombu_json.loads(text)
+
+
+def _load_plain(text: str) -> Any:
+    try:
+        value, end = _raw_decode(text)
+    except json.JSONDecodeError:
+        end = -1
+    # Where anything stands around it `json.loads` knows what to make of that.
+    return value if end == len(text) else json.loads(text)
 
 
 def is_plain_json(text: str) -> bool:

@@ -12,6 +12,8 @@ from broker.case_file import Reason
 from consumers.failure.failure import Failure
 
 _ABSENT = type(None)
+# As most messages have them.
+_NO_LIMITS = [None, None]
 
 
 def problem_of(
@@ -85,7 +87,7 @@ def _wrong(headers: Mapping[str, Any], payload: Any) -> str | None:
     if not isinstance(embed, (dict, _ABSENT)):
         return f"the third part of its body is a {type(embed).__name__}, not an object"
     limits = meta.get("timelimit")
-    if limits is not None and not _are_limits(limits):
+    if limits is not None and limits != _NO_LIMITS and not _are_limits(limits):
         return f"its timelimit is {limits!r}"
     return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -32,6 +34,21 @@ def test_an_escaped_mark_is_a_mark() -> None:
     for escaped in (text.replace("__type", "\\u005f_type"), text.replace("__t", "\\u005F\\u005Ft")):
         assert decode(escaped.encode(), JSON) == WHEN
         assert decode(memoryview(escaped.encode()), JSON) == WHEN
+
+
+@pytest.mark.parametrize(
+    "text", [" [1] ", "[1]\n", "\t7", '"é"', "NaN", "-Infinity", "1e400", "null"]
+)
+def test_what_python_takes_for_json_is_read(text) -> None:
+    assert repr(decode(text, JSON)) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("text", ["", " ", "[1] 2", "[1]]", "nul", "\ufeff[1]", "'a'", "[1,]"])
+def test_what_python_does_not_take_for_json_is_refused_in_its_words(text) -> None:
+    with pytest.raises(json.JSONDecodeError) as theirs:
+        json.loads(text)
+    with pytest.raises(InvalidMessage, match=re.escape(str(theirs.value))):
+        decode(text, JSON)
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[", b"", b'{"a": \xe9}', "["])
