@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,6 @@ from broker.message import (
     PUBLISHED,
     attempt_of,
 )
-from consumers.batch.alarm import Alarm
 from consumers.batch.item import Call, Item
 from consumers.batch.running import Batch
 from consumers.batch.task import BatchTask
@@ -40,8 +40,10 @@ class Gatherer:
     def __init__(self, consumer: Any, alone: Callable[[Any], Any]) -> None:
         self._consumer = consumer
         self._alone = alone
-        self._alarm = Alarm(consumer.call_soon)
         self._open: dict[str, Batch] = {}
+        # The jobs whose batches a timer will look at. There is one for each: mostly a batch is full
+        # before, and a timer for each of those would be called for nothing.
+        self._timed: set[str] = set()
         self._tasks = {
             name: task for name, task in consumer.app.tasks.items() if isinstance(task, BatchTask)
         }
@@ -66,21 +68,37 @@ class Gatherer:
         batch = self._open.get(task.name)
         if batch is None:
             batch = self._open[task.name] = Batch(task, self._consumer, self._alone, self._begun)
-            self._alarm.set(task.name, task.wait_s, batch.submit)
+            if task.name not in self._timed:
+                self._timed.add(task.name)
+                self._look_in(task.wait_s, task.name)
         batch.add(message, item)
         if len(batch) >= task.size or batch.size_bytes >= MOST_BYTES:
             del self._open[task.name]
-            self._alarm.drop(task.name)
             batch.submit()
         return True
 
     def close(self) -> Iterator[Batch]:
         """Gather no more; yields what no slot was asked for."""
-        self._alarm.close()
         while self._open:
             _, batch = self._open.popitem()
             if not batch.submitted:
                 yield batch
+
+    def _look_in(self, delay_s: float, name: str) -> None:
+        self._consumer.timer.call_after(delay_s, self._look, (name,))
+
+    def _look(self, name: str) -> None:
+        """Submit a job's batch that has waited long enough, or look again when it has."""
+        batch = self._open.get(name)
+        if batch is None or batch.submitted:
+            self._timed.discard(name)
+            return
+        left_s = batch.due - time.monotonic()
+        if left_s > 0:
+            self._look_in(left_s, name)
+        else:
+            self._timed.discard(name)
+            batch.submit()
 
     def _begun(self, batch: Batch) -> None:
         """Add no more to a batch that has a slot."""

@@ -38,6 +38,9 @@ class Batch:
         consumer: Celery's, whose messages these are.
         alone: takes a message that is to run as a job of its own.
         begun: is told when the batch has a slot, after which nothing may be added.
+
+    Attributes:
+        due: seconds of `time.monotonic` at which it asks for a slot, full or not.
     """
 
     acknowledged = False
@@ -55,6 +58,7 @@ class Batch:
         self.messages: list[Any] = []
         self.size_bytes = 0
         self.submitted = False
+        self.due = time.monotonic() + task.wait_s
         self.time_start: float | None = None
         self._items: list[Item] = []
         self._consumer = consumer

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from celery.worker import state
+from kombu.asynchronous.timer import Timer
 
 from broker.body import JSON, encode
 from broker.case_file import Reason
 from broker.message import EMBED
 from consumers.batch import gather
-from consumers.batch.alarm import Alarm
 from consumers.batch.gather import Gatherer, item_of
 from consumers.batch.item import Failed, Item, Report, Word
 from consumers.batch.task import BatchTask
@@ -47,6 +48,8 @@ class Consumer:
             timezone=None,
         )
         self.task_consumer = SimpleNamespace(_active_tags={"jobs.normal": "tag"})
+        self.timer = Timer()
+        self._scheduler = iter(self.timer)
         self.submitted: list[Any] = []
         self.returned: list[Any] = []
         self.taken: list[Any] = []
@@ -59,6 +62,13 @@ class Consumer:
 
     def call_soon(self, function: Any, *args: Any) -> None:
         function(*args)
+
+    def turn(self) -> None:
+        """Call what is due, as the event loop does."""
+        if self.timer.queue:
+            _, entry = next(self._scheduler)
+            if entry is not None:
+                entry()
 
     def on_task_request(self, batch: Any) -> None:
         self.submitted.append(batch)
@@ -91,6 +101,14 @@ def gathered(*tasks: BatchTask) -> tuple[Gatherer, Consumer]:
     return Gatherer(consumer, lambda message: None), consumer
 
 
+def turned_until(consumer: Consumer, condition: Callable[[], object]) -> None:
+    def turn() -> object:
+        consumer.turn()
+        return condition()
+
+    until(turn, timeout_s=10, what="the wait to be over")
+
+
 def sizes(consumer: Consumer) -> list[int]:
     return [len(batch) for batch in consumer.submitted]
 
@@ -109,7 +127,7 @@ def test_a_full_batch_asks_for_a_slot_and_the_next_message_begins_another() -> N
 def test_a_message_asks_for_a_slot_when_it_has_waited_and_fills_up_until_there_is_one() -> None:
     gatherer, consumer = gathered(task(size=3, wait_s=0.001))
     gatherer.take(message("first"))
-    until(lambda: consumer.submitted, timeout_s=10, what="the wait to be over")
+    turned_until(consumer, lambda: consumer.submitted)
     gatherer.take(message("second"))
     (batch,) = consumer.submitted
     batch.execute_using_pool(consumer.pool)
@@ -227,18 +245,40 @@ def test_a_call_knows_where_its_reply_goes() -> None:
     assert (item.call, item.deadline_ms) == (("queue", "cid", 17), 99)
 
 
-def test_an_alarm_calls_in_the_order_of_the_times_and_not_after_it_is_closed() -> None:
-    called: list[str] = []
-    done = threading.Event()
+def test_a_batch_has_its_whole_wait_and_full_ones_no_timers_of_their_own() -> None:
+    gatherer, consumer = gathered(task(size=2, wait_s=0.03), task("test.other", wait_s=0.01))
+    for n in range(9):
+        gatherer.take(message(str(n)))
+    assert len(consumer.timer) == 1
+    gatherer.take(message("other", "test.other"))
+    assert len(consumer.timer) == 2
+    turned_until(consumer, lambda: len(consumer.submitted) == 6)
+    assert [batch.name for batch in consumer.submitted[4:]] == ["test.other", "test.job"]
+    assert sizes(consumer) == [2, 2, 2, 2, 1, 1]
+    batch = consumer.submitted[-1]
+    assert time.monotonic() >= batch.due
+    batch.execute_using_pool(consumer.pool)
+    # What comes later waits as long.
+    gatherer.take(message("later"))
+    turned_until(consumer, lambda: len(consumer.submitted) == 7)
+    assert time.monotonic() >= consumer.submitted[-1].due >= batch.due + 0.03
 
-    def last() -> None:
-        called.append("second")
-        done.set()
 
-    alarm = Alarm(lambda function: function())
-    alarm.set("a", 3600, lambda: called.append("never"))
-    alarm.set("b", 0.02, last)
-    alarm.set("c", 0.001, lambda: called.append("first"))
-    assert done.wait(10)
-    alarm.close()
-    assert called == ["first", "second"]
+def test_a_batch_that_was_begun_under_an_older_timer_is_looked_at_again() -> None:
+    gatherer, consumer = gathered(task(size=2, wait_s=0.05))
+    for n in range(3):
+        gatherer.take(message(str(n)))
+    (first, open_) = consumer.submitted[0], gatherer._open["test.job"]
+    assert open_.due > first.due
+    turned_until(consumer, lambda: time.monotonic() >= first.due)
+    turned_until(consumer, lambda: open_.submitted)
+    assert time.monotonic() >= open_.due
+    assert len(consumer.timer) == 0
+
+
+def test_nothing_is_submitted_after_the_end() -> None:
+    gatherer, consumer = gathered(task(wait_s=0.001))
+    gatherer.take(message("1"))
+    list(gatherer.close())
+    turned_until(consumer, lambda: not len(consumer.timer))
+    assert not consumer.submitted
