@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -53,15 +55,20 @@ def test_sigterm_takes_half_a_minute_and_finished_tasks_run_again(plain: Plain) 
             for each in range(WORKERS)
         ]
         before = len(plain.lines())
-        plain.send("work", 0.001, count=LOAD, settings=QUORUM)
+        # Workers may be as quick as who sends: the load is what is still being sent.
+        sending = threading.Thread(
+            target=partial(plain.send, "work", 0.001, count=LOAD, settings=QUORUM)
+        )
+        sending.start()
         until(lambda before=before: len(plain.lines()) > before + 200, 60, "the load")
-        assert ready_in(plain.address, QUEUE), "no load was left"
         began = time.monotonic()
         for daemon in daemons:
             daemon.process.send_signal(signal.SIGTERM)
+        assert sending.is_alive(), "no load was left"
         for daemon in daemons:
             daemon.process.wait(PATIENCE_S + 30)
             seconds.append(time.monotonic() - began)
+        sending.join()
         until(lambda: not plain.consumers(), 20, "all to be given back")
         ledger = plain.ledger()
         sys.stdout.write(f"ends after {seconds}; {ledger.summary()}\n")
