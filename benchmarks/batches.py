@@ -60,8 +60,8 @@ share counted once.
 
 # About a second's work.
 JOBS, FEW_JOBS = 20_000, 6_000
-SMALL_JOBS = 6_000
-SMALL_FEW = 2_000
+SMALL_JOBS = 12_000
+SMALL_FEW = 4_000
 SMALL_ROUNDS = 2
 OUTSIDE = "left out of the small version"
 ONE_BY_ONE, LARGE_BATCHES = "one by one", f"batches of {LARGE}"
