@@ -10,14 +10,7 @@ from celery.worker import state
 
 from broker.body import CONTENT_TYPES
 from broker.case_file import REPLAYS
-from broker.message import (
-    ATTEMPT,
-    CALL,
-    DEADLINE,
-    DELIVERY_COUNT,
-    PUBLISHED,
-    attempt_of,
-)
+from broker.message import CALL, DEADLINE, PUBLISHED, attempt_of
 from consumers.batch.item import Call, Item
 from consumers.batch.running import Batch
 from consumers.batch.task import BatchTask
@@ -121,7 +114,7 @@ def item_of(message: Any, *, time_limit_s: float | None) -> Item | None:
     id = headers.get("id")
     if (
         not isinstance(id, str)
-        or ((ATTEMPT in headers or DELIVERY_COUNT in headers) and attempt_of(headers) > 1)
+        or attempt_of(headers) > 1
         or headers.get(REPLAYS)
         or headers.get("eta") is not None
         or headers.get("expires") is not None

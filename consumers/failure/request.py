@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from logging import INFO
 from typing import Any
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
@@ -33,7 +32,7 @@ from consumers.delays import FROM, due_of
 from consumers.failure.failure import Failure
 from consumers.failure.undertaker import Undertaker, last_reason
 from consumers.kept import NotStored
-from consumers.logs import ENDED, log_ended
+from consumers.logs import log_ended
 
 logger = get_logger("rabbitry.job")
 
@@ -131,13 +130,12 @@ class JobRequest(Request):  # type: ignore[misc]
             began_s = self.time_start
             ran_s = None if began_s is None else max(0.0, time.time() - began_s)
             self._app.observer.ended(self._type, self._queue, outcome, ran_s=ran_s)
-            if ENDED.isEnabledFor(INFO):
-                log_ended(
-                    *(self._type, self.id, self._queue, outcome),
-                    attempt=attempt_of(self._request_dict),
-                    waited_s=self._waited_s,
-                    ran_s=ran_s,
-                )
+            log_ended(
+                *(self._type, self.id, self._queue, outcome),
+                attempt=attempt_of(self._request_dict),
+                waited_s=self._waited_s,
+                ran_s=ran_s,
+            )
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """End what ran for too long; billiard tells `on_failure` of it, too."""
